@@ -1,0 +1,39 @@
+"""Packaged recipes, found by name."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+import flatten_dense
+
+
+def recipe_directory() -> Path:
+    """Where the recipes lie: inside an installed package, or beside the package in a source checkout."""
+    package = Path(flatten_dense.__file__).parent
+    installed = package / "configs"
+    return installed if installed.is_dir() else package.parent / "configs"
+
+
+def recipe_names() -> list[str]:
+    """Names that `-c` understands, such as `segmentation/flatten_pvt_tiny_fpn_ade20k`."""
+    root = recipe_directory()
+    names = (path.relative_to(root).with_suffix("").as_posix() for path in root.rglob("*.yaml"))
+    return sorted(name for name in names if not name.startswith("base/"))
+
+
+def find_recipe(name: str) -> Path:
+    """The file of a recipe, given by path or by name.
+
+    Raises:
+        ValueError: there is neither such a file nor such a recipe.
+    """
+    if Path(name).is_file():
+        return Path(name)
+    packaged = recipe_directory() / f"{name.removesuffix('.yaml')}.yaml"
+    if packaged.is_file():
+        return packaged
+    names = recipe_names()
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
+    hint = f"did you mean {' or '.join(close)}?" if close else f"the recipes are: {', '.join(names)}"
+    raise ValueError(f"-c {name}: there is no such file and no such recipe; {hint}")

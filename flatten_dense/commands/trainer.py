@@ -1,0 +1,270 @@
+"""`fit`, `validate`, `test` and `predict`: Lightning's command line over our tasks, with runs and recipes."""
+
+import argparse
+import json
+import logging
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from lightning import Callback, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar, TQDMProgressBar
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_info
+
+from flatten_dense import heads, necks  # noqa: F401 - so that recipes can name their classes
+from flatten_dense.callbacks import CurvePlotter, MetricsFile, PredictionPlotter, PredictionWriter
+from flatten_dense.commands.recipes import find_recipe
+from flatten_dense.commands.runs import new_run, run_of, save_config
+from flatten_dense.data.ade20k import ADE20KDataModule  # noqa: F401
+from flatten_dense.data.base import BaseDataModule
+from flatten_dense.data.photos import PhotoDataModule
+from flatten_dense.loggers import AppendingCSVLogger
+from flatten_dense.tasks.base import BaseTask
+from flatten_dense.tasks.checkpoint import read_checkpoint, read_recipe
+from flatten_dense.tasks.semantic_segmentation import SemanticSegmentationTask
+
+
+class TrainerCLI(LightningCLI):
+    """One Trainer verb with a run directory around it.
+
+    Args:
+        verb: `fit`, `validate`, `test` or `predict`.
+        args: the options after the verb.
+
+    Raises:
+        ValueError: an option, a recipe, a checkpoint or the data are not as expected.
+        argparse.ArgumentError: jsonargparse refuses an option.
+    """
+
+    model: SemanticSegmentationTask
+    datamodule: BaseDataModule | PhotoDataModule
+
+    def __init__(self, verb: str, args: Sequence[str]) -> None:
+        self.verb = verb
+        self.run_directory: Path | None = None
+        args = [verb, *_with_recipes(verb, list(args))]
+        # The data's "test" and "predict" are read by a loader each that may have one worker by choice.
+        warnings.filterwarnings("ignore", ".*does not have many workers.*")
+        logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_without_advertising)
+        # LightningCLI looks at sys.argv only to warn that it is not used.
+        argv, sys.argv = sys.argv, sys.argv[:1]
+        try:
+            super().__init__(
+                BaseTask,
+                PhotoDataModule if verb == "predict" else BaseDataModule,
+                save_config_callback=None,
+                seed_everything_default=0,
+                subclass_mode_model=True,
+                subclass_mode_data=verb != "predict",
+                parser_kwargs={"exit_on_error": False, verb: {"exit_on_error": False}},
+                args=args,
+                auto_configure_optimizers=False,
+                load_from_checkpoint_support=False,
+            )
+        finally:
+            sys.argv = argv
+
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
+        """Only the verb asked for: a parser of all Trainer options takes a while to build."""
+        return {self.verb: {*LightningCLI.subcommands()[self.verb], "weights_only", "return_predictions", "verbose"}}
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Our own options, and what the model learns from the data."""
+        target = "model.init_args"
+        parser.link_arguments("data.labels", f"{target}.labels", apply_on="instantiate")
+        parser.link_arguments("data.input_format", f"{target}.input_format", apply_on="instantiate")
+        if self.verb == "predict":
+            parser.add_argument("--input", type=str, required=True, help="a photo, or a folder of photos")
+            parser.add_argument("--output", type=str, required=True, help="a new or empty folder for the predictions")
+            parser.link_arguments("input", "data.input")
+            return
+        parser.add_argument("--runs", type=str, default="runs", help="folder of all runs")
+        parser.add_argument("--name", type=str, default=None, help="name of this run (default: the recipe's)")
+        if self.verb == "fit":
+            parser.add_argument("--save_every", type=int, default=200, help="optimiser steps between two last.ckpt")
+
+    def before_instantiate_classes(self) -> None:
+        """Check what does not need the model."""
+        if self.verb == "predict":
+            output = Path(self._get(self.config, "output"))
+            if output.exists() and (not output.is_dir() or any(output.iterdir())):
+                raise ValueError(f"--output {output}: not an empty folder; name a new one, nothing is overwritten")
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:  # noqa: ANN401 - Lightning's signature
+        """Give the run its directory, its loggers and its callbacks."""
+        self.datamodule.setup(self.verb)
+        dumped = self._parser(self.verb).dump(self.config[self.verb])
+        settings = yaml.safe_load(dumped)
+        self.model.recipe = {"name": self._run_name(), "model": settings["model"], "data": settings.get("data")}
+        callbacks: list[Callback] = [RichProgressBar() if sys.stdout.isatty() else TQDMProgressBar(refresh_rate=10)]
+        if settings["trainer"]["enable_progress_bar"] is False:
+            callbacks.clear()
+        if self.verb == "predict":
+            self.writer = PredictionWriter(Path(self._get(self.config, "output")), self.model.labels)
+            kwargs |= {"logger": False, "enable_checkpointing": False}
+            callbacks.append(self.writer)
+        else:
+            run, resume_step = self._start_run()
+            self.run_directory = run
+            save_config(run, dumped)
+            kwargs["logger"] = self._loggers(run, resume_step)
+            kwargs["default_root_dir"] = run
+            callbacks += self._run_callbacks(run)
+        self._get(self.config_init, "trainer")["callbacks"] = (
+            self._get(self.config_init, "trainer").get("callbacks") or []
+        ) + callbacks
+        return super().instantiate_trainer(**kwargs)
+
+    def after_fit(self) -> None:
+        """Say where everything is; keep the last step even if N does not divide it."""
+        assert self.run_directory is not None
+        self.trainer.save_checkpoint(self.run_directory / "checkpoints" / "last.ckpt")
+        self._report()
+
+    def after_validate(self) -> None:
+        """Say where everything is."""
+        self._report()
+
+    def after_test(self) -> None:
+        """Say where everything is."""
+        self._report()
+
+    def after_predict(self) -> None:
+        """Say where everything is.
+
+        Raises:
+            ValueError: some photos could not be read; the others are done.
+        """
+        writer = self.writer
+        rank_zero_info(f"{writer.num_written} masks in {writer.directory}/masks, overlays in {writer.directory}/overlays")
+        if writer.failed:
+            raise ValueError(f"{len(writer.failed)} photos could not be read:\n  " + "\n  ".join(writer.failed))
+
+    def _run_name(self) -> str:
+        name = self._get(self.config, "name")
+        return str(name or "run")
+
+    def _start_run(self) -> tuple[Path, int | None]:
+        """The run's directory, and the step it resumes from if it does."""
+        checkpoint = self._get(self.config, "ckpt_path")
+        if self.verb == "fit" and checkpoint:
+            run = run_of(Path(checkpoint))
+            if run is not None:
+                return run, int(read_checkpoint(Path(checkpoint))["global_step"])
+        suffix = "" if self.verb == "fit" else f"-{self.verb}"
+        return new_run(Path(self._get(self.config, "runs")), self._run_name() + suffix), None
+
+    def _loggers(self, run: Path, resume_step: int | None) -> list[Logger] | bool:
+        chosen = self._get(self.config_init, "trainer").get("logger")
+        if chosen is False:
+            return False
+        # A row of the step resumed from is a validation row: TensorBoard keeps it, as metrics.csv does.
+        purge_step = None if resume_step is None else resume_step + 1
+        ours: list[Logger] = [
+            AppendingCSVLogger(run, resume_step),
+            TensorBoardLogger(run, name="", version="tensorboard", default_hp_metric=False, purge_step=purge_step),
+        ]
+        if chosen in (None, True):
+            return ours
+        return ours + (chosen if isinstance(chosen, list) else [chosen])
+
+    def _run_callbacks(self, run: Path) -> list[Callback]:
+        task = self.model
+        facts: dict[str, Any] = {
+            "split": {"fit": "validation", "validate": "validation"}.get(self.verb, "test"),
+            "resolution": {"resized_to": task.input_format.scale or "own size", "scored_at": "the mask's own size"},
+        }
+        callbacks: list[Callback] = [
+            PredictionPlotter(run / "pictures", task.labels, task.input_format),
+            MetricsFile(run / "metrics.json", lambda: task.scores, task.labels, facts),
+        ]
+        if self.verb != "fit":
+            facts["checkpoint"] = str(self._get(self.config, "ckpt_path"))
+            return callbacks
+        every = self._get(self.config, "save_every")
+        rank_zero_info(f"The run is in {run}; checkpoints/last.ckpt is saved every {every} steps.")
+        kept = {"dirpath": run / "checkpoints", "enable_version_counter": False}
+        return [
+            *callbacks,
+            CurvePlotter(run),
+            ModelCheckpoint(filename="best", monitor="val/mIoU", mode="max", **kept),
+            ModelCheckpoint(filename="last", every_n_train_steps=every, save_on_train_epoch_end=False, **kept),
+        ]
+
+    def _report(self) -> None:
+        run = self.run_directory
+        assert run is not None
+        metrics = run / "metrics.json"
+        if metrics.exists():
+            rank_zero_info(_metrics_table(json.loads(metrics.read_text())))
+        for what, path in (("pictures", run / "pictures"), ("metrics", metrics), ("curves", run / "curves.png")):
+            if path.exists():
+                rank_zero_info(f"{what:>11}: {path}")
+        best = run / "checkpoints" / "best.ckpt"
+        if best.exists():
+            rank_zero_info(f"{'best model':>11}: {best}")
+
+
+def run(verb: str, args: Sequence[str]) -> TrainerCLI:
+    """Carry out one Trainer verb."""
+    return TrainerCLI(verb, args)
+
+
+def _with_recipes(verb: str, args: list[str]) -> list[str]:
+    """Turn recipe names into files, and put what a checkpoint says of itself before all of them."""
+    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    finder.add_argument("-c", "--config", action="append", default=[])
+    finder.add_argument("--ckpt_path", type=Path)
+    finder.add_argument("--name")
+    finder.add_argument("-h", "--help", action="store_true")
+    known, rest = finder.parse_known_args(args)
+    if known.help:
+        return args
+    recipes = [find_recipe(name) for name in known.config]
+    stack = [str(path) for path in recipes]
+    name = known.name or (recipes[-1].stem if recipes else None)
+    if known.ckpt_path is not None:
+        rest += ["--ckpt_path", str(known.ckpt_path)]
+        read_checkpoint(known.ckpt_path)
+    elif verb != "fit":
+        raise ValueError(f"{verb} needs the weights to use: --ckpt_path RUN/checkpoints/best.ckpt")
+    if verb == "fit":
+        if known.ckpt_path is not None and not recipes:
+            run = run_of(known.ckpt_path)
+            if run is None:
+                raise ValueError(f"--ckpt_path {known.ckpt_path} does not lie in a run: name its recipe too, -c RECIPE")
+            stack = [str(run / "config.yaml")]
+        elif not recipes:
+            raise ValueError("fit needs a recipe: -c NAME (see `flatten-dense recipes`) or -c FILE.yaml")
+    elif not recipes or verb == "predict":
+        recipe = read_recipe(known.ckpt_path)
+        name = name or recipe["name"]
+        data = recipe["data"]
+        if verb == "predict":
+            data = {"labels": recipe["labels"], "input_format": recipe["input_format"]}
+        stack.insert(0, json.dumps({"model": recipe["model"], "data": data}))
+    options = [option for path in stack for option in ("--config", path)]
+    if verb != "predict" and name:
+        options += ["--name", name]
+    return options + rest
+
+
+def _metrics_table(metrics: dict[str, Any]) -> str:
+    def percent(value: float | None) -> str:
+        return "    -" if value is None else f"{100 * value:5.1f}"
+
+    width = max(len(name) for name in [*metrics["per_class"], "aAcc (pixels)"])
+    lines = [f"{'':{width}}   IoU %  Acc %"]
+    lines += [f"{name:{width}}   {percent(c['IoU'])}  {percent(c['Acc'])}" for name, c in metrics["per_class"].items()]
+    lines.append(f"{'mean':{width}}   {percent(metrics['mIoU'])}  {percent(metrics['mAcc'])}")
+    lines.append(f"{'aAcc (pixels)':{width}}          {percent(metrics['aAcc'])}")
+    return "\n".join(lines)
+
+
+def _without_advertising(record: logging.LogRecord) -> bool:
+    return "litlogger" not in record.getMessage() and "litmodels" not in record.getMessage()

@@ -1,0 +1,136 @@
+"""What every data module shares: loaders, collation, and the facts about the data that a task needs."""
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any, Literal
+
+import torch
+from lightning import LightningDataModule
+from torch.utils.data import DataLoader, Dataset, default_collate
+
+from flatten_dense.structures import InputFormat, LabelSpace, Normalization
+
+Split = Literal["train", "val", "test"]
+
+_SPLITS_OF_STAGE: dict[str, tuple[Split, ...]] = {
+    "fit": ("train", "val"),
+    "validate": ("val",),
+    "test": ("test",),
+    "predict": (),
+}
+_MOST_WORKERS = 8
+
+
+def collate_lists(samples: list[dict[str, Any]]) -> dict[str, list[Any]]:
+    """Batch samples whose images differ in size: every field becomes a list."""
+    return {key: [sample[key] for sample in samples] for key in samples[0]}
+
+
+class BaseDataModule(LightningDataModule, ABC):
+    """Loaders over the data sets that a subclass makes in :meth:`make_dataset`.
+
+    Training batches are shuffled and stacked, evaluation batches are lists. An incomplete last training batch is left
+    out, unless the whole set is smaller than a batch: then the set is the batch.
+
+    The constructor reads and checks nothing: inside it, jsonargparse would bury our message in its own.
+
+    Args:
+        input_format: how evaluation images are resized, and all images normalised.
+        batch_size: training images per step and process.
+        eval_batch_size: images per validation or test batch.
+        num_workers: processes that load data; None leaves one CPU to training and takes the others, at most 8.
+    """
+
+    collate_train: Callable[[list[dict[str, Any]]], dict[str, Any]] = staticmethod(default_collate)
+    collate_eval: Callable[[list[dict[str, Any]]], dict[str, Any]] = staticmethod(collate_lists)
+
+    def __init__(
+        self, input_format: InputFormat, batch_size: int, eval_batch_size: int, num_workers: int | None
+    ) -> None:
+        super().__init__()
+        self.input_format = input_format
+        self.batch_size = batch_size
+        self.eval_batch_size = eval_batch_size
+        self.num_workers = _free_cpus() if num_workers is None else num_workers
+        self.datasets: dict[Split, Dataset[dict[str, Any]]] = {}
+
+    @cached_property
+    def labels(self) -> LabelSpace:
+        """What the classes are called and how masks hold them, found out at the first use.
+
+        Raises:
+            DataError: if the data do not say what their classes are, or contradict the options.
+        """
+        return self.make_labels()
+
+    @property
+    def normalization(self) -> Normalization:
+        """Mean and standard deviation that images are normalised with."""
+        return self.input_format.normalization
+
+    @abstractmethod
+    def make_labels(self) -> LabelSpace:
+        """Find out the classes from the folder and the options; raises as :attr:`labels` does."""
+
+    @abstractmethod
+    def make_dataset(self, split: Split) -> Dataset[dict[str, Any]]:
+        """Find the files of a split and check that they fit together.
+
+        Raises:
+            ValueError: if an option is out of its range, or the folder is not as it must be (DataError).
+        """
+
+    def setup(self, stage: str) -> None:
+        """Make the data sets that a stage needs: ``fit``, ``validate``, ``test`` or ``predict``.
+
+        Raises:
+            ValueError: if an option is out of its range, or the folder is not as it must be (DataError).
+        """
+        for name, least in (("batch_size", 1), ("eval_batch_size", 1), ("num_workers", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"--data.{name} must be at least {least}, got {getattr(self, name)}")
+        for split in _SPLITS_OF_STAGE[stage]:
+            if split not in self.datasets:
+                self.datasets[split] = self.make_dataset(split)
+
+    def train_dataloader(self) -> DataLoader[dict[str, Any]]:
+        """Shuffled batches ``{"image": [B, 3, h, w], "mask": [B, h, w], "path": B names}``."""
+        dataset = self.datasets["train"]
+        processes = self.trainer.world_size if self.trainer else 1
+        has_full_batch = len(dataset) >= self.batch_size * processes  # type: ignore[arg-type]
+        return self._loader(dataset, self.batch_size, self.collate_train, shuffle=True, drop_last=has_full_batch)
+
+    def val_dataloader(self) -> DataLoader[dict[str, Any]]:
+        """Batches of lists, in the order of the file names."""
+        return self._loader(self.datasets["val"], self.eval_batch_size, self.collate_eval)
+
+    def test_dataloader(self) -> DataLoader[dict[str, Any]]:
+        """Batches of lists, in the order of the file names."""
+        return self._loader(self.datasets["test"], self.eval_batch_size, self.collate_eval)
+
+    def _loader(
+        self,
+        dataset: Dataset[dict[str, Any]],
+        batch_size: int,
+        collate: Callable[[list[dict[str, Any]]], dict[str, Any]],
+        shuffle: bool = False,
+        drop_last: bool = False,
+    ) -> DataLoader[dict[str, Any]]:
+        return DataLoader(
+            dataset,
+            batch_size,
+            shuffle=shuffle,
+            drop_last=drop_last,
+            num_workers=self.num_workers,
+            collate_fn=collate,
+            pin_memory=torch.cuda.is_available(),
+            persistent_workers=self.num_workers > 0,
+        )
+
+
+def _free_cpus() -> int:
+    # A container or job scheduler may grant fewer CPUs than the machine has.
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(_MOST_WORKERS, max(1, cpus - 1))

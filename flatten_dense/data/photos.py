@@ -1,0 +1,75 @@
+"""Photos without truth, for `predict`."""
+
+from pathlib import Path
+from typing import Any
+
+from lightning import LightningDataModule
+from torch.utils.data import DataLoader, Dataset
+
+from flatten_dense.data.images import DataError, list_images, read_image
+from flatten_dense.data.transforms import SegmentationEvalTransform
+from flatten_dense.structures import InputFormat, LabelSpace
+
+
+class PhotoDataset(Dataset[dict[str, Any]]):
+    """One photo an item; one that cannot be read gives its message instead, so that the others go on."""
+
+    def __init__(self, paths: list[Path], input_format: InputFormat) -> None:
+        self.paths = paths
+        self.names = _output_names(paths)
+        self.transform = SegmentationEvalTransform(input_format.scale, input_format.normalization)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        path = self.paths[index]
+        try:
+            photo = read_image(path)
+        except DataError as error:
+            return {"failed": str(error)}
+        size = (photo.shape[-2], photo.shape[-1])
+        return {"image": self.transform(photo), "size": size, "path": str(path), "name": self.names[index]}
+
+
+class PhotoDataModule(LightningDataModule):
+    """A photo, or a folder of photos.
+
+    Args:
+        input: a file or a folder.
+        labels: of the model that predicts.
+        input_format: of the model that predicts.
+        batch_size: photos at a time; those of equal size run together.
+        num_workers: processes that read photos.
+    """
+
+    def __init__(
+        self,
+        input: Path,  # noqa: A002 - the name of the command's option
+        labels: LabelSpace | None = None,
+        input_format: InputFormat | None = None,
+        batch_size: int = 1,
+        num_workers: int = 1,
+    ) -> None:
+        super().__init__()
+        self.dataset = PhotoDataset(list_images(Path(input)), input_format or InputFormat())
+        self.labels = labels
+        self.input_format = input_format
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+
+    def predict_dataloader(self) -> DataLoader[dict[str, Any]]:
+        """Batches of lists: image, size, path, name; and failed, the messages of photos that cannot be read."""
+        return DataLoader(self.dataset, self.batch_size, num_workers=self.num_workers, collate_fn=_collate)
+
+
+def _collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
+    read = [sample for sample in samples if "failed" not in sample]
+    batch: dict[str, Any] = {key: [sample[key] for sample in read] for key in ("image", "size", "path", "name")}
+    return {**batch, "failed": [sample["failed"] for sample in samples if "failed" in sample]}
+
+
+def _output_names(paths: list[Path]) -> list[str]:
+    """Stems; the whole file name where two photos share a stem, so that neither overwrites the other."""
+    stems = [path.stem for path in paths]
+    return [path.name if stems.count(path.stem) > 1 else path.stem for path in paths]

@@ -1,0 +1,137 @@
+"""The focused linear attention core that every backbone family calls."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx
+
+from flatten_dense.layers.positional import resize_token_table
+from flatten_dense.ops.focused_linear_attention import (
+    at_least_float32,
+    focused_feature_map,
+    full_precision,
+    linear_attention,
+)
+
+FLOAT16_MAX = torch.finfo(torch.float16).max
+
+
+class FocusedLinearAttention(nn.Module):
+    """Focused linear attention between projected queries, keys and values, plus a depth-wise convolution of the values.
+
+    Works in float32 inside whatever the input's type is (float64 stays), so that half precision neither overflows nor
+    divides by nothing. It knows no projections and no backbone family.
+
+    Args:
+        dim: C, channels of queries, keys and values.
+        num_heads: G, a divisor of C. The convolution's D = C / G kernels are shared by all heads.
+        grid_size: (H, W) of the key grid that the positional encoding is made for.
+        focusing_factor: power of the feature map.
+        kernel_size: of the depth-wise convolution, odd.
+
+    Raises:
+        ValueError: if ``num_heads`` does not divide ``dim``, or ``kernel_size`` is even.
+
+    Source: arXiv 2308.00442, section 4.3; encoding on the keys only and shared kernels as in the released code.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        grid_size: tuple[int, int],
+        focusing_factor: float = 3,
+        kernel_size: int = 5,
+    ) -> None:
+        super().__init__()
+        if dim % num_heads:
+            raise ValueError(f"num_heads must divide the channels, got dim={dim} and num_heads={num_heads}")
+        if kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size must be odd to keep the map's size, got {kernel_size}")
+        self.num_heads = num_heads
+        self.grid_size = grid_size
+        self.focusing_factor = focusing_factor
+        head_dim = dim // num_heads
+        self.positional_encoding = nn.Parameter(torch.zeros(1, grid_size[0] * grid_size[1], dim))
+        self.scale = nn.Parameter(torch.zeros(1, 1, dim))
+        self.dwc = nn.Conv2d(head_dim, head_dim, kernel_size, padding=kernel_size // 2, groups=head_dim)
+
+    def forward(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        q_size: tuple[int, int],
+        kv_size: tuple[int, int],
+        key_padding_mask: Tensor | None = None,
+        attn_bias: Tensor | None = None,
+    ) -> Tensor:
+        """Attend.
+
+        Args:
+            q: ``[B, N, C]``.
+            k: ``[B, M, C]``.
+            v: ``[B, M, C]``.
+            q_size: (H, W) of the queries, H * W = N, row-major.
+            kv_size: (H, W) of keys and values, H * W = M.
+            key_padding_mask: ``[B, M]`` bool, True = ignore: no key, and zero for the convolution.
+            attn_bias: not possible here; an argument only to share the softmax core's signature.
+
+        Returns:
+            ``[B, N, C]`` in the type of ``q``.
+
+        Raises:
+            ValueError: if ``attn_bias`` is given.
+        """
+        if attn_bias is not None:
+            raise ValueError("linear attention cannot add attn_bias, having no N x M matrix; use SoftmaxAttention")
+        dtype = q.dtype
+        with full_precision(q.device):
+            q, k, v = at_least_float32(q), at_least_float32(k), at_least_float32(v)
+            scale = _widen(self.scale)
+            k = k + resize_token_table(_widen(self.positional_encoding), self.grid_size, kv_size)
+            q = focused_feature_map(q, scale, self.focusing_factor)
+            k = focused_feature_map(k, scale, self.focusing_factor)
+            if key_padding_mask is not None:
+                v = v.masked_fill(key_padding_mask.unsqueeze(-1), 0)
+            out = linear_attention(q, k, v, self.num_heads, key_padding_mask) + self._convolve(v, q_size, kv_size)
+        if dtype == torch.float16:
+            out = out.clamp(-FLOAT16_MAX, FLOAT16_MAX)
+        return out.to(dtype)
+
+    def _convolve(self, v: Tensor, q_size: tuple[int, int], kv_size: tuple[int, int]) -> Tensor:
+        """Depth-wise convolution of the values as a map of ``q_size``: ``[B, M, C]`` to ``[B, N, C]``."""
+        if kv_size != q_size:
+            # Along the flattened index, not over the map: spatially odd, but it is how published weights were trained.
+            v = F.interpolate(v.transpose(1, 2), size=q_size[0] * q_size[1], mode="linear").transpose(1, 2)
+        maps = v.transpose(1, 2).reshape(v.shape[0], v.shape[2], *q_size)  # a view: channels-last memory
+        weight = _widen(self.dwc.weight).repeat(self.num_heads, 1, 1, 1)
+        bias = _widen(cast(Tensor, self.dwc.bias)).repeat(self.num_heads)
+        maps = F.conv2d(maps, weight, bias, padding=self.dwc.padding, groups=weight.shape[0])
+        return maps.flatten(2).transpose(1, 2)
+
+    def extra_repr(self) -> str:
+        """The arguments that the submodules do not show."""
+        return f"num_heads={self.num_heads}, grid_size={self.grid_size}, focusing_factor={self.focusing_factor}"
+
+
+class _WidenFloat16(torch.autograd.Function):
+    """float16 to float32. The gradient saturates on its way back: a sum over all tokens easily passes 65504."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, x: Tensor) -> Tensor:
+        return x.float()
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, grad: Tensor) -> Tensor:
+        return grad.clamp(-FLOAT16_MAX, FLOAT16_MAX).half()
+
+
+def _widen(parameter: Tensor) -> Tensor:
+    if parameter.dtype == torch.float16:
+        return cast(Tensor, _WidenFloat16.apply(parameter))
+    return at_least_float32(parameter)

@@ -1,0 +1,56 @@
+"""Focused linear attention with its explicit N x M matrix: the truth for the fast forms, the matter of analysis."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from flatten_dense.ops.focused_linear_attention import split_heads
+
+EPS = 1e-6
+
+
+def naive_feature_map(x: Tensor, scale: Tensor, focusing_factor: float = 3) -> Tensor:
+    """The focused feature map word for word, in the dtype of ``x``; arguments as in the fast form.
+
+    Source: arXiv 2308.00442, eq. 5-6.
+    """
+    y = (F.relu(x) + EPS) / F.softplus(scale)
+    powered = y.pow(focusing_factor)
+    length: Tensor = torch.linalg.vector_norm(y, dim=-1, keepdim=True)
+    powered_length: Tensor = torch.linalg.vector_norm(powered, dim=-1, keepdim=True)
+    return powered / powered_length * length
+
+
+def attention_matrix(q: Tensor, k: Tensor, num_heads: int, key_padding_mask: Tensor | None = None) -> Tensor:
+    """The weights that linear attention gives each value: q_i . k_j / sum_j' (q_i . k_j' + 1e-6) per head.
+
+    Rows sum to slightly less than 1, because of the 1e-6. Memory grows with N * M.
+
+    Args:
+        q: mapped queries ``[B, N, C]``, non-negative.
+        k: mapped keys ``[B, M, C]``, non-negative.
+        num_heads: G, a divisor of C.
+        key_padding_mask: ``[B, M]`` bool, True = ignore that key.
+
+    Returns:
+        ``[B, G, N, M]``.
+    """
+    q, k = split_heads(q, num_heads), split_heads(k, num_heads)
+    products = q @ k.transpose(-2, -1)
+    num_keys: Tensor | int = k.shape[2]
+    if key_padding_mask is not None:
+        products = products.masked_fill(key_padding_mask[:, None, None], 0)
+        num_keys = (~key_padding_mask).sum(dim=1).view(-1, 1, 1, 1)
+    return products / (products.sum(dim=-1, keepdim=True) + EPS * num_keys).clamp(min=EPS)
+
+
+def naive_linear_attention(
+    q: Tensor, k: Tensor, v: Tensor, num_heads: int, key_padding_mask: Tensor | None = None
+) -> Tensor:
+    """The same result as :func:`flatten_dense.ops.linear_attention`, through the explicit matrix."""
+    matrix = attention_matrix(q, k, num_heads, key_padding_mask)
+    if key_padding_mask is not None:
+        v = v.masked_fill(key_padding_mask.unsqueeze(-1), 0)
+    return (matrix @ split_heads(v, num_heads)).transpose(1, 2).flatten(2)

@@ -1,0 +1,113 @@
+"""What every task shares: injected parts, the optimiser, and checkpoints that can rebuild what they hold."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from lightning import LightningModule
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
+
+from flatten_dense.backbones import TimmBackbone
+from flatten_dense.optim import PolySchedule, parameter_groups
+from flatten_dense.structures import InputFormat, LabelSpace
+
+CHECKPOINT_KEY = "flatten_dense"
+CHECKPOINT_FORMAT = 1
+
+
+class BaseTask(LightningModule):
+    """A backbone, an optional neck and the means to train them; subclasses add the head, the loss and the metric.
+
+    Args:
+        backbone: gives ``channels``, ``strides`` and a list of NCHW maps.
+        neck: built as ``neck(in_channels, strides)``; None hands the backbone's maps to the head.
+        labels: what the classes are called and how they are written; the CLI takes it from the data.
+        input_format: how a photo becomes an input; the CLI takes it from the data, `predict` from the checkpoint.
+        optimizer: built as ``optimizer(parameter_groups)``.
+        no_decay: parameters whose name contains one of these are not decayed.
+        schedule: learning rate per step; None keeps it constant.
+    """
+
+    recipe: dict[str, Any] | None = None
+    """The configuration this task was built from, plain types only; the CLI sets it, and the checkpoint carries it."""
+
+    def __init__(
+        self,
+        backbone: TimmBackbone,
+        neck: Callable[[Sequence[int], Sequence[int]], nn.Module] | None = None,
+        labels: LabelSpace | None = None,
+        input_format: InputFormat | None = None,
+        optimizer: Callable[[Iterable[Any]], Optimizer] = AdamW,
+        no_decay: Sequence[str] = (),
+        schedule: PolySchedule | None = None,
+    ) -> None:
+        super().__init__()
+        if labels is None:
+            raise ValueError(f"{type(self).__name__} needs labels, a LabelSpace; a datamodule offers one as .labels")
+        self.backbone = backbone
+        self.neck = neck(backbone.channels, backbone.strides) if neck else None
+        self.labels = labels
+        self.input_format = input_format or InputFormat()
+        self._make_optimizer = optimizer
+        self._no_decay = tuple(no_decay)
+        self._schedule = schedule
+
+    @property
+    def feature_channels(self) -> Sequence[int]:
+        """Channels of each map that the head receives."""
+        channels: Sequence[int] = (self.neck or self.backbone).channels  # type: ignore[assignment]
+        return channels
+
+    @property
+    def feature_strides(self) -> Sequence[int]:
+        """Stride, in input pixels, of each map that the head receives."""
+        strides: Sequence[int] = (self.neck or self.backbone).strides  # type: ignore[assignment]
+        return strides
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        """Maps for the head, finest first, from normalised images ``[B, 3, H, W]``."""
+        maps: list[Tensor] = self.backbone(images)
+        return self.neck(maps) if self.neck else maps
+
+    def log_training(self, losses: dict[str, Tensor], batch_size: int) -> None:
+        """Log the losses of a step and the learning rate it is taken with."""
+        for name, value in losses.items():
+            self.log(f"train/{name}", value.detach(), prog_bar=name == "loss", batch_size=batch_size)
+        optimizer = self.optimizers()
+        if isinstance(optimizer, Optimizer | list):
+            first = optimizer[0] if isinstance(optimizer, list) else optimizer
+            self.log("train/lr", first.param_groups[0]["lr"], batch_size=batch_size)
+
+    def configure_optimizers(self) -> Any:  # noqa: ANN401 - Lightning's own union of eight forms
+        """One optimiser, and a schedule that steps with it."""
+        optimizer = self._make_optimizer(parameter_groups(self, no_decay=self._no_decay))
+        if self._schedule is None:
+            return optimizer
+        scheduler = self._schedule(optimizer, int(self.trainer.estimated_stepping_batches))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what `test` and `predict` need beside the weights."""
+        checkpoint[CHECKPOINT_KEY] = {
+            "format": CHECKPOINT_FORMAT,
+            "recipe": self.recipe,
+            "labels": self.labels.to_dict(),
+            "input_format": self.input_format.to_dict(),
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse weights that were trained for other classes, before torch lists every tensor that differs."""
+        saved = checkpoint.get(CHECKPOINT_KEY)
+        if saved is None:
+            return
+        theirs, ours = tuple(saved["labels"]["class_names"]), self.labels.class_names
+        if len(theirs) != len(ours):
+            raise ValueError(
+                f"the checkpoint was trained on {len(theirs)} classes ({_brief(theirs)}), the data has {len(ours)} "
+                f"({_brief(ours)}): use the data set or the classes file it was trained with, or start a new fit"
+            )
+
+
+def _brief(names: Sequence[str]) -> str:
+    return ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
+

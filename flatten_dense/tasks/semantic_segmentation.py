@@ -1,0 +1,101 @@
+"""Semantic segmentation: a class for every pixel."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
+
+from flatten_dense.backbones import TimmBackbone
+from flatten_dense.data.transforms import SegmentationEvalTransform
+from flatten_dense.heads.base import SegmentationHead
+from flatten_dense.inference import segment_batch
+from flatten_dense.losses import segmentation_cross_entropy
+from flatten_dense.metrics.segmentation import SegmentationConfusion, SegmentationScores
+from flatten_dense.optim import PolySchedule
+from flatten_dense.structures import InputFormat, LabelSpace
+from flatten_dense.tasks.base import BaseTask
+
+
+class SemanticSegmentationTask(BaseTask):
+    """Train, evaluate and use a semantic segmentation model.
+
+    Args:
+        backbone: any timm model through TimmBackbone.
+        head: built as ``head(in_channels, strides, num_classes)``.
+        neck: built as ``neck(in_channels, strides)``, or None.
+        labels: what the classes are called and how they are written; the CLI takes it from the data.
+        input_format: how a photo becomes an input; the CLI takes it from the data, `predict` from the checkpoint.
+        optimizer: built as ``optimizer(parameter_groups)``.
+        no_decay: parameters whose name contains one of these are not decayed.
+        schedule: learning rate per step; None keeps it constant.
+    """
+
+    def __init__(
+        self,
+        backbone: TimmBackbone,
+        head: Callable[[Sequence[int], Sequence[int], int], SegmentationHead],
+        neck: Callable[[Sequence[int], Sequence[int]], nn.Module] | None = None,
+        labels: LabelSpace | None = None,
+        input_format: InputFormat | None = None,
+        optimizer: Callable[[Iterable[Any]], Optimizer] = AdamW,
+        no_decay: Sequence[str] = (),
+        schedule: PolySchedule | None = None,
+    ) -> None:
+        super().__init__(backbone, neck, labels, input_format, optimizer, no_decay, schedule)
+        self.head = head(self.feature_channels, self.feature_strides, self.labels.num_classes)
+        self.confusion = SegmentationConfusion(self.labels.num_classes, self.labels.ignore_index)
+        self.scores: SegmentationScores | None = None
+        """Of the last validation or test that ended."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits ``[B, K, h, w]`` at the finest stride, from normalised images ``[B, 3, H, W]``."""
+        logits: Tensor = self.head(self.features(images))
+        return logits
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        """Cross-entropy of one batch."""
+        loss = segmentation_cross_entropy(self(batch["image"]), batch["mask"], self.labels.ignore_index)
+        self.log_training({"loss": loss}, batch_size=len(batch["image"]))
+        return loss
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> list[Tensor]:
+        """Predict masks at the original sizes and count them; return them for callbacks to draw."""
+        predictions = segment_batch(self, batch["image"], [mask.shape[-2:] for mask in batch["mask"]])
+        for prediction, mask in zip(predictions, batch["mask"], strict=True):
+            self.confusion.update(prediction, mask)
+        return predictions
+
+    def test_step(self, batch: dict[str, Any], batch_idx: int) -> list[Tensor]:
+        """The same as validation."""
+        return self.validation_step(batch, batch_idx)
+
+    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> list[Tensor]:
+        """Masks ``[H, W]`` of class indices at each photo's own size."""
+        return segment_batch(self, batch["image"], batch["size"])
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the scores of the whole set."""
+        self._log_scores("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Log the scores of the whole set."""
+        self._log_scores("test")
+
+    def _log_scores(self, prefix: str) -> None:
+        self.scores = self.confusion.compute()
+        self.confusion.reset()
+        self.log(f"{prefix}/mIoU", self.scores.mIoU, prog_bar=True)
+        self.log_dict({f"{prefix}/mAcc": self.scores.mAcc, f"{prefix}/aAcc": self.scores.aAcc})
+
+    @torch.inference_mode()
+    def segment(self, image: Tensor) -> Tensor:
+        """Class indices ``[H, W]``, int64, of one photo ``[3, H, W]``, uint8 RGB as `read_image` gives it."""
+        transform = SegmentationEvalTransform(self.input_format.scale, self.input_format.normalization)
+        training = self.training
+        self.eval()
+        normalized = transform(image).to(self.device)
+        (mask,) = segment_batch(self, [normalized], [(image.shape[-2], image.shape[-1])])
+        self.train(training)
+        return mask

@@ -1,0 +1,75 @@
+import pytest
+import timm
+import torch
+
+from flatten_dense.backbones import TimmBackbone
+
+SMALL_SWIN = {"img_size": (64, 96), "window_size": 2, "depths": (1, 1, 1, 1)}
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "strides"),
+    [
+        ("flatten_pvt_test", {"attention": "LLSS"}, (4, 8, 16, 32)),
+        ("resnet18", {}, (2, 4, 8, 16, 32)),
+        ("convnext_atto", {}, (4, 8, 16, 32)),
+        ("swin_tiny_patch4_window7_224", SMALL_SWIN, (4, 8, 16, 32)),
+    ],
+)
+def test_gives_nchw_maps_of_the_stated_channels_and_strides(name, options, strides):
+    backbone = TimmBackbone(name, options=options)
+    features = backbone(torch.randn(2, 3, 64, 96))
+    assert backbone.strides == strides
+    assert [tuple(f.shape) for f in features] == [
+        (2, c, 64 // s, 96 // s) for c, s in zip(backbone.channels, strides, strict=True)
+    ]
+
+
+def test_channels_last_features_are_transposed_not_reinterpreted():
+    backbone = TimmBackbone("swin_tiny_patch4_window7_224", out_indices=(0,), options=SMALL_SWIN).eval()
+    images = torch.randn(1, 3, 64, 96)
+    assert torch.equal(backbone(images)[0], backbone.body(images)[0].permute(0, 3, 1, 2))
+
+
+def test_chosen_stages():
+    backbone = TimmBackbone("flatten_pvt_test", out_indices=(1, 3))
+    assert (backbone.channels, backbone.strides) == ((16, 32), (8, 32))
+    assert len(backbone(torch.randn(1, 3, 64, 64))) == 2
+
+
+def test_same_weights_as_the_plain_model():
+    backbone = TimmBackbone("flatten_pvt_test").eval()
+    model = timm.create_model("flatten_pvt_test", num_classes=0).eval()
+    model.load_state_dict(backbone.body.model.state_dict())
+    images = torch.randn(1, 3, 64, 64)
+    assert torch.equal(backbone(images)[-1], model.forward_features(images))
+
+
+def test_passes_stochastic_depth_and_options_on():
+    backbone = TimmBackbone("flatten_pvt_test", drop_path_rate=0.3, options={"kernel_size": 3})
+    block = backbone.body.model.stages[-1].blocks[-1]
+    assert block.drop_path1.drop_prob == pytest.approx(0.3)
+    assert block.attn.core.dwc.kernel_size == (3, 3)
+
+
+def test_no_stochastic_depth_works_with_models_that_know_none():
+    assert TimmBackbone("dla46_c", out_indices=(1,)).channels == (32,)
+
+
+def test_unknown_name_lists_close_ones():
+    with pytest.raises(ValueError, match=r"flaten_pvt_tiny.*did you mean flatten_pvt_tiny"):
+        TimmBackbone("flaten_pvt_tiny")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"name": "dla46_c", "drop_path_rate": 0.1}, "drop_path_rate"),
+        ({"name": "flatten_pvt_test", "options": {"window": 7}}, "window"),
+        ({"name": "resnet18", "out_indices": (9,)}, r"\(9,\)"),
+        ({"name": "flatten_pvt_test", "pretrained": True}, "pretrained=True"),
+    ],
+)
+def test_what_timm_cannot_build_is_a_value_error(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        TimmBackbone(**arguments)

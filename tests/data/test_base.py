@@ -1,0 +1,135 @@
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch.utils.data import Dataset
+
+from flatten_dense.data.base import BaseDataModule, collate_lists
+from flatten_dense.structures import InputFormat, LabelSpace, Normalization, default_palette
+
+
+class Numbered(Dataset):
+    """Sample i holds i and a random number."""
+
+    def __init__(self, length):
+        self.length = length
+
+    def __len__(self):
+        return self.length
+
+    def __getitem__(self, index):
+        return {"image": torch.full((3, 2, 2), float(index)), "random": torch.rand(()), "path": f"{index}.jpg"}
+
+
+class ToyDataModule(BaseDataModule):
+    def __init__(self, length=10, batch_size=4, eval_batch_size=3, num_workers=0):
+        super().__init__(InputFormat(None, Normalization((0, 0, 0))), batch_size, eval_batch_size, num_workers)
+        self.length = length
+        self.made = []
+
+    def make_labels(self):
+        self.made.append("labels")
+        return LabelSpace(("cat",), default_palette(1))
+
+    def make_dataset(self, split):
+        self.made.append(split)
+        return Numbered(self.length)
+
+
+def ready(**options):
+    data = ToyDataModule(**options)
+    data.setup("fit")
+    data.setup("test")
+    return data
+
+
+def indices(loader):
+    return [int(image[0, 0, 0]) for batch in loader for image in batch["image"]]
+
+
+def test_training_batches_are_stacked_shuffled_and_full():
+    batches = list(ready().train_dataloader())
+    assert [batch["image"].shape for batch in batches] == [(4, 3, 2, 2)] * 2
+    assert isinstance(batches[0]["path"], list)
+    torch.manual_seed(0)
+    orders = [indices(ready(batch_size=5).train_dataloader()) for _ in range(2)]
+    assert sorted(orders[0]) == list(range(10))
+    assert orders[0] != orders[1]
+    assert orders[0] != sorted(orders[0])
+
+
+def test_paths_stay_with_their_images():
+    batch = next(iter(ready().train_dataloader()))
+    assert batch["path"] == [f"{int(image[0, 0, 0])}.jpg" for image in batch["image"]]
+
+
+def test_set_smaller_than_a_batch_is_one_batch():
+    assert sorted(indices(ready(length=3).train_dataloader())) == [0, 1, 2]
+
+
+@pytest.mark.parametrize(("processes", "full"), [(2, True), (3, False)])
+def test_incomplete_batches_stay_when_a_process_has_no_full_one(processes, full):
+    data = ready(length=10, batch_size=4)
+    data.trainer = SimpleNamespace(world_size=processes)
+    assert data.train_dataloader().drop_last is full
+
+
+@pytest.mark.parametrize("loader", ["val_dataloader", "test_dataloader"])
+def test_evaluation_batches_are_lists_in_order(loader):
+    batches = list(getattr(ready(), loader)())
+    assert indices(batches) == list(range(10))
+    assert [len(batch["path"]) for batch in batches] == [3, 3, 3, 1]
+    assert isinstance(batches[0]["image"], list)
+
+
+def test_lists_hold_images_of_different_sizes():
+    samples = [{"image": torch.zeros(3, 2, 4), "path": "a"}, {"image": torch.zeros(3, 5, 1), "path": "b"}]
+    batch = collate_lists(samples)
+    assert [image.shape for image in batch["image"]] == [(3, 2, 4), (3, 5, 1)]
+    assert batch["path"] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("stage", "splits"), [("fit", ["train", "val"]), ("validate", ["val"]), ("test", ["test"]), ("predict", [])]
+)
+def test_a_stage_makes_its_splits_once(stage, splits):
+    data = ToyDataModule()
+    data.setup(stage)
+    data.setup(stage)
+    assert data.made == splits
+
+
+def test_labels_are_made_at_their_first_use():
+    data = ToyDataModule()
+    assert data.made == []
+    assert data.labels is data.labels
+    assert data.made == ["labels"]
+
+
+def test_normalization_is_that_of_the_input_format():
+    assert ToyDataModule().normalization == Normalization((0, 0, 0))
+
+
+@pytest.mark.parametrize(("cpus", "workers"), [(1, 1), (2, 1), (6, 5), (64, 8)])
+def test_workers_leave_a_cpu_to_training(monkeypatch, cpus, workers):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(cpus)), raising=False)
+    assert ToyDataModule(num_workers=None).num_workers == workers
+
+
+@pytest.mark.parametrize("option", [{"batch_size": 0}, {"eval_batch_size": 0}, {"num_workers": -1}])
+def test_numbers_out_of_range_are_refused(option):
+    data = ToyDataModule(**option)
+    with pytest.raises(ValueError, match=f"--data.{next(iter(option))} must be at least"):
+        data.setup("fit")
+
+
+def test_workers_draw_different_numbers_and_a_seed_repeats_them():
+    def draw(seed):
+        torch.manual_seed(seed)
+        batches = ready(length=8, batch_size=1, num_workers=2).train_dataloader()
+        return [float(batch["random"]) for batch in batches]
+
+    first = draw(1)
+    assert len(set(first)) == 8
+    assert draw(1) == first
+    assert draw(2) != first

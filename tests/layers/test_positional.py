@@ -1,0 +1,29 @@
+import torch
+
+from flatten_dense.layers import resize_token_table
+
+
+def test_own_grid_is_the_identity():
+    table = torch.randn(1, 12, 5)
+    assert resize_token_table(table, (3, 4), (3, 4)) is table
+
+
+def test_same_token_count_on_another_grid_is_resized():
+    table = torch.arange(12.0).view(1, 12, 1)
+    assert not torch.equal(resize_token_table(table, (3, 4), (4, 3)), table)
+
+
+def test_bilinear_between_cell_centres_in_row_major_order():
+    rows, columns = torch.meshgrid(torch.arange(2.0), torch.arange(3.0), indexing="ij")
+    table = (10 * rows + columns).reshape(1, 6, 1)
+    resized = resize_token_table(table, (2, 3), (4, 6)).view(4, 6)
+    # Centres of the finer cells lie at (i + 0.5) / 2 - 0.5, clamped to the outer centres.
+    y = torch.tensor([0.0, 0.25, 0.75, 1.0]).view(4, 1)
+    x = torch.tensor([0.0, 0.25, 0.75, 1.25, 1.75, 2.0]).view(1, 6)
+    torch.testing.assert_close(resized, 10 * y + x)
+
+
+def test_channels_do_not_mix():
+    table = torch.randn(1, 6, 2)
+    both = resize_token_table(table, (2, 3), (5, 4))
+    assert torch.equal(both[..., 1:], resize_token_table(table[..., 1:], (2, 3), (5, 4)))

@@ -1,0 +1,170 @@
+from typing import Any
+
+import pytest
+import torch
+from jsonargparse import ArgumentParser
+from torch import nn
+from torch.optim import SGD, AdamW
+from torch.optim.lr_scheduler import LRScheduler
+
+from flatten_dense.optim import IMAGENET_NO_DECAY, SWIN_DENSE_NO_DECAY, PolySchedule, parameter_groups
+
+
+class Model(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.proj = nn.Linear(3, 4)
+        self.norm1 = nn.LayerNorm(4)
+        self.bn = nn.BatchNorm2d(4)
+        self.positional_encoding = nn.Parameter(torch.zeros(1, 9, 4))
+        self.absolute_pos_embed = nn.Parameter(torch.zeros(1, 9, 4))
+        self.attn = nn.ParameterDict({"relative_position_bias_table": torch.zeros(9, 2), "bias": torch.zeros(2, 2)})
+
+
+def names(model: nn.Module, group: dict[str, Any]) -> set[str]:
+    of = {id(parameter): name for name, parameter in model.named_parameters()}
+    return {of[id(parameter)] for parameter in group["params"]}
+
+
+@pytest.mark.parametrize("exempt_1d", [False, True])
+@pytest.mark.parametrize("no_decay", [(), SWIN_DENSE_NO_DECAY, IMAGENET_NO_DECAY])
+def test_every_parameter_is_in_exactly_one_group(no_decay: tuple[str, ...], exempt_1d: bool) -> None:
+    model = Model()
+    grouped = [id(p) for group in parameter_groups(model, 0.1, no_decay, exempt_1d) for p in group["params"]]
+    assert sorted(grouped) == sorted(id(p) for p in model.parameters())
+
+
+def test_semantic_fpn_rule_decays_everything() -> None:
+    model = Model()
+    (group,) = parameter_groups(model, 1e-4)
+    assert group["weight_decay"] == 1e-4
+    assert names(model, group) == {name for name, _ in model.named_parameters()}
+
+
+def test_swin_rule_exempts_by_name_and_still_decays_biases_and_bn() -> None:
+    model = Model()
+    decayed, exempt = parameter_groups(model, 0.01, SWIN_DENSE_NO_DECAY)
+    assert (decayed["weight_decay"], exempt["weight_decay"]) == (0.01, 0.0)
+    assert names(model, decayed) == {
+        "proj.weight",
+        "proj.bias",
+        "bn.weight",
+        "bn.bias",
+        "attn.bias",
+        "positional_encoding",
+    }
+
+
+def test_imagenet_rule_exempts_vectors_and_tables_but_decays_positional_encodings() -> None:
+    model = Model()
+    decayed, _ = parameter_groups(model, 0.05, IMAGENET_NO_DECAY, exempt_1d=True)
+    assert names(model, decayed) == {"proj.weight", "positional_encoding"}
+
+
+def test_frozen_parameters_are_left_out() -> None:
+    model = Model()
+    model.proj.requires_grad_(False)
+    grouped = [names(model, group) for group in parameter_groups(model, 0.1, exempt_1d=True)]
+    assert not {"proj.weight", "proj.bias"} & set.union(*grouped)
+
+
+def test_wholly_frozen_model_is_refused() -> None:
+    with pytest.raises(ValueError, match="no trainable parameter"):
+        parameter_groups(nn.Linear(2, 2).requires_grad_(False), 0.1)
+
+
+def test_without_a_weight_decay_the_optimisers_own_holds_for_the_decayed_group_only() -> None:
+    optimizer = AdamW(parameter_groups(Model(), no_decay=("norm",)), lr=1e-3, weight_decay=0.3)
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.3, 0.0]
+
+
+def optimizer_with(**options: float) -> SGD:
+    return SGD([{"params": [nn.Parameter(torch.zeros(1))], **options}], lr=0.1)
+
+
+def rates(optimizer: SGD, scheduler: LRScheduler, steps: int) -> list[float]:
+    seen = []
+    for _ in range(steps):
+        seen.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    return [*seen, optimizer.param_groups[0]["lr"]]
+
+
+def test_poly_follows_the_formula_and_ends_at_zero() -> None:
+    optimizer = optimizer_with()
+    seen = rates(optimizer, PolySchedule(power=0.9)(optimizer, 10), 10)
+    assert seen == pytest.approx([0.1 * (1 - step / 10) ** 0.9 for step in range(11)])
+    assert seen[-1] == 0
+
+
+def test_poly_ends_at_min_lr_and_stays_there() -> None:
+    optimizer = optimizer_with()
+    seen = rates(optimizer, PolySchedule(power=2.0, min_lr=0.01)(optimizer, 4), 6)
+    assert seen == pytest.approx([0.1, 0.060625, 0.0325, 0.015625, 0.01, 0.01, 0.01])
+
+
+def test_warm_up_multiplies_the_poly_value() -> None:
+    optimizer = optimizer_with()
+    seen = rates(optimizer, PolySchedule(power=1.0, warmup_steps=4, warmup_ratio=0.2)(optimizer, 8), 8)
+    poly = [0.1 * (1 - step / 8) for step in range(9)]
+    factors = [0.2, 0.4, 0.6, 0.8, 1, 1, 1, 1, 1]
+    assert seen == pytest.approx([value * factor for value, factor in zip(poly, factors, strict=True)])
+
+
+def test_lr_scale_of_a_group_is_multiplied_in() -> None:
+    plain, scaled = optimizer_with(), optimizer_with(lr_scale=0.25)
+    schedule = PolySchedule(warmup_steps=2, min_lr=0.001)
+    full, quarter = (rates(optimizer, schedule(optimizer, 6), 6) for optimizer in (plain, scaled))
+    assert quarter == pytest.approx([0.25 * rate for rate in full])
+
+
+def test_groups_keep_their_own_base_rate() -> None:
+    parameters = [nn.Parameter(torch.zeros(1)) for _ in range(2)]
+    optimizer = SGD([{"params": [parameters[0]], "lr": 1.0}, {"params": [parameters[1]], "lr": 0.5}])
+    scheduler = PolySchedule(power=1.0, min_lr=0.1)(optimizer, 2)
+    optimizer.step()
+    scheduler.step()
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.55, 0.3])
+
+
+def test_resuming_from_state_dicts_continues_the_same_curve() -> None:
+    schedule = PolySchedule(warmup_steps=3)
+    optimizer = optimizer_with(lr_scale=0.5)
+    whole = rates(optimizer, schedule(optimizer, 10), 10)
+
+    optimizer = optimizer_with(lr_scale=0.5)
+    scheduler = schedule(optimizer, 10)
+    rates(optimizer, scheduler, 4)
+    saved = optimizer.state_dict(), scheduler.state_dict()
+    optimizer = optimizer_with(lr_scale=0.5)
+    scheduler = schedule(optimizer, 10)
+    optimizer.load_state_dict(saved[0])
+    scheduler.load_state_dict(saved[1])
+    assert rates(optimizer, scheduler, 6) == whole[4:]
+
+
+@pytest.mark.parametrize("total_steps", [0, -1, float("inf")])
+def test_unknown_length_of_training_is_refused(total_steps: int) -> None:
+    with pytest.raises(ValueError, match="max_steps"):
+        PolySchedule()(optimizer_with(), total_steps)
+
+
+def test_base_rate_below_min_lr_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"0\.1 lies below min_lr=0\.5"):
+        PolySchedule(min_lr=0.5)(optimizer_with(), 10)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("power", 0.0), ("warmup_steps", -1), ("warmup_ratio", 1.5), ("min_lr", -0.1)]
+)
+def test_options_out_of_range_are_refused_by_name(option: str, value: float) -> None:
+    with pytest.raises(ValueError, match=option):
+        PolySchedule(**{option: value})
+
+
+def test_a_recipe_gives_the_schedule_as_plain_values() -> None:
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--schedule", type=PolySchedule | None)
+    config = parser.parse_object({"schedule": {"power": 1.0, "warmup_steps": 1500}})
+    assert parser.instantiate(config).schedule == PolySchedule(power=1.0, warmup_steps=1500)
