@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import difflib
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import flatten_dense
@@ -37,3 +40,12 @@ def find_recipe(name: str) -> Path:
     close = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
     hint = f"did you mean {' or '.join(close)}?" if close else f"the recipes are: {', '.join(names)}"
     raise ValueError(f"-c {name}: there is no such file and no such recipe; {hint}")
+
+
+def run(args: Sequence[str]) -> None:
+    """`flatten-dense recipes`: list the names with the first line of each recipe's head comment."""
+    argparse.ArgumentParser(prog="flatten-dense recipes", description=run.__doc__).parse_args(args)
+    for name in recipe_names():
+        first_line = find_recipe(name).read_text(encoding="utf-8").partition("\n")[0]
+        sys.stdout.write(f"{name}\n    {first_line.lstrip('# ')}\n")
+    sys.stdout.write("\nThe files are in " + str(recipe_directory()) + "\n")

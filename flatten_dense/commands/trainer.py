@@ -102,7 +102,7 @@ class TrainerCLI(LightningCLI):
         settings = yaml.safe_load(dumped)
         self.model.recipe = {"name": self._run_name(), "model": settings["model"], "data": settings.get("data")}
         callbacks: list[Callback] = [RichProgressBar() if sys.stdout.isatty() else TQDMProgressBar(refresh_rate=10)]
-        if settings["trainer"]["enable_progress_bar"] is False:
+        if settings["trainer"].get("enable_progress_bar") is False:
             callbacks.clear()
         if self.verb == "predict":
             self.writer = PredictionWriter(Path(self._get(self.config, "output")), self.model.labels)

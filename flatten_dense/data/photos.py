@@ -1,5 +1,6 @@
 """Photos without truth, for `predict`."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -71,5 +72,5 @@ def _collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _output_names(paths: list[Path]) -> list[str]:
     """Stems; the whole file name where two photos share a stem, so that neither overwrites the other."""
-    stems = [path.stem for path in paths]
-    return [path.name if stems.count(path.stem) > 1 else path.stem for path in paths]
+    uses = Counter(path.stem for path in paths)
+    return [path.name if uses[path.stem] > 1 else path.stem for path in paths]
