@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - torch's own abbreviation
+import torch.nn.functional as F
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image
@@ -48,7 +48,7 @@ class PredictionPlotter(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Keep the first image of this batch if it is one of those to draw."""
-        self._keep(outputs, batch, batch_idx, trainer.num_val_batches[0])
+        self._keep(outputs["masks"], batch, batch_idx, trainer.num_val_batches[0])
 
     def on_test_batch_end(
         self,
@@ -60,7 +60,7 @@ class PredictionPlotter(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """The same for `test`."""
-        self._keep(outputs, batch, batch_idx, trainer.num_test_batches[0])
+        self._keep(outputs["masks"], batch, batch_idx, trainer.num_test_batches[0])
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the picture of this validation."""

@@ -67,7 +67,7 @@ def plain_words(error: Exception, args: Sequence[str] = ()) -> str:
 
 
 def _option_error(message: str, args: Sequence[str]) -> str:
-    """jsonargparse lists every type it tried; keep the lines that say what is wrong with what."""
+    """Keep, of the list of every type that jsonargparse tried, the lines that say what is wrong with what."""
     unknown = re.search(r"[Uu]nrecognized arguments: (.*)|Option '(\S+)' is not accepted", message)
     if unknown:
         given = unknown.group(1) or next((a for a in args if unknown.group(2) in a), unknown.group(2))

@@ -22,7 +22,7 @@ class AppendingCSVLogger(Logger):
 
     Args:
         directory: the run's directory; made when the first row is written.
-        resume_step: the optimiser step the run resumes from. Rows logged after it belong to work that is done again:
+        resume_step: the optimiser step the run resumes from. Rows from there on belong to work that is done again:
             they move to ``metrics.replaced.csv``, so that steps in metrics.csv stay in order and nothing is lost.
     """
 
@@ -53,7 +53,7 @@ class AppendingCSVLogger(Logger):
         return self.log_dir
 
     @rank_zero_only
-    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+    def log_hyperparams(self, params: dict[str, Any] | Namespace) -> None:
         """Nothing: the run's config.yaml holds them."""
 
     @rank_zero_only
@@ -79,19 +79,13 @@ class AppendingCSVLogger(Logger):
         columns = list(rows[0])
         kept = rows
         if self._resume_step is not None:
-            kept = [row for row in rows if not _comes_after(row, self._resume_step)]
-            replaced = [row for row in rows if _comes_after(row, self._resume_step)]
+            # Lightning numbers steps from 0, and a validation by the step before it.
+            kept = [row for row in rows if int(row["step"]) < self._resume_step]
+            replaced = [row for row in rows if int(row["step"]) >= self._resume_step]
             if replaced:
                 _append(self.path.with_name("metrics.replaced.csv"), columns, replaced)
         _write(self.path, columns, kept)
         return columns
-
-
-def _comes_after(row: _Row, step: int) -> bool:
-    # Lightning numbers a training row by the step it begins (from 0) and a validation row by the steps done, so at the
-    # step resumed from the training row is written again and the validation row is not.
-    is_training = any(value for key, value in row.items() if key.startswith("train/"))
-    return int(row["step"]) > step or (int(row["step"]) == step and is_training)
 
 
 def _read(path: Path) -> list[_Row]:

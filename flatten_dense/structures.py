@@ -36,7 +36,8 @@ class LabelSpace:
             raise ValueError(f"the palette has {len(self.palette)} colours for {self.num_classes} classes")
         if self.num_classes > self.ignore_index:
             raise ValueError(
-                f"{self.num_classes} classes do not fit below ignore_index={self.ignore_index}; 8-bit masks hold at most 255"
+                f"{self.num_classes} classes do not fit below ignore_index={self.ignore_index}; "
+                "8-bit masks hold at most 255"
             )
 
     @property

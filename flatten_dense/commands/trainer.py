@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar, TQDMProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -48,9 +47,7 @@ class TrainerCLI(LightningCLI):
         self.verb = verb
         self.run_directory: Path | None = None
         args = [verb, *_with_recipes(verb, list(args))]
-        # The data's "test" and "predict" are read by a loader each that may have one worker by choice.
-        warnings.filterwarnings("ignore", ".*does not have many workers.*")
-        logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_without_advertising)
+        _silence()
         # LightningCLI looks at sys.argv only to warn that it is not used.
         argv, sys.argv = sys.argv, sys.argv[:1]
         try:
@@ -98,8 +95,8 @@ class TrainerCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:  # noqa: ANN401 - Lightning's signature
         """Give the run its directory, its loggers and its callbacks."""
         self.datamodule.setup(self.verb)
-        dumped = self._parser(self.verb).dump(self.config[self.verb])
-        settings = yaml.safe_load(dumped)
+        parser, config = self._parser(self.verb), self.config[self.verb]
+        settings = json.loads(parser.dump(config, format="json", skip_unset=False))
         self.model.recipe = {"name": self._run_name(), "model": settings["model"], "data": settings.get("data")}
         callbacks: list[Callback] = [RichProgressBar() if sys.stdout.isatty() else TQDMProgressBar(refresh_rate=10)]
         if settings["trainer"].get("enable_progress_bar") is False:
@@ -111,7 +108,7 @@ class TrainerCLI(LightningCLI):
         else:
             run, resume_step = self._start_run()
             self.run_directory = run
-            save_config(run, dumped)
+            save_config(run, parser.dump(config, skip_unset=False))
             kwargs["logger"] = self._loggers(run, resume_step)
             kwargs["default_root_dir"] = run
             callbacks += self._run_callbacks(run)
@@ -123,7 +120,7 @@ class TrainerCLI(LightningCLI):
     def after_fit(self) -> None:
         """Say where everything is; keep the last step even if N does not divide it."""
         assert self.run_directory is not None
-        self.trainer.save_checkpoint(self.run_directory / "checkpoints" / "last.ckpt")
+        self.trainer.save_checkpoint(self.run_directory / "checkpoints" / "last.ckpt", weights_only=False)
         self._report()
 
     def after_validate(self) -> None:
@@ -141,7 +138,9 @@ class TrainerCLI(LightningCLI):
             ValueError: some photos could not be read; the others are done.
         """
         writer = self.writer
-        rank_zero_info(f"{writer.num_written} masks in {writer.directory}/masks, overlays in {writer.directory}/overlays")
+        rank_zero_info(
+            f"{writer.num_written} masks are in {writer.directory}/masks, overlays in {writer.directory}/overlays"
+        )
         if writer.failed:
             raise ValueError(f"{len(writer.failed)} photos could not be read:\n  " + "\n  ".join(writer.failed))
 
@@ -163,11 +162,9 @@ class TrainerCLI(LightningCLI):
         chosen = self._get(self.config_init, "trainer").get("logger")
         if chosen is False:
             return False
-        # A row of the step resumed from is a validation row: TensorBoard keeps it, as metrics.csv does.
-        purge_step = None if resume_step is None else resume_step + 1
         ours: list[Logger] = [
             AppendingCSVLogger(run, resume_step),
-            TensorBoardLogger(run, name="", version="tensorboard", default_hp_metric=False, purge_step=purge_step),
+            TensorBoardLogger(run, name="tensorboard", version="", default_hp_metric=False, purge_step=resume_step),
         ]
         if chosen in (None, True):
             return ours
@@ -188,13 +185,12 @@ class TrainerCLI(LightningCLI):
             return callbacks
         every = self._get(self.config, "save_every")
         rank_zero_info(f"The run is in {run}; checkpoints/last.ckpt is saved every {every} steps.")
-        kept = {"dirpath": run / "checkpoints", "enable_version_counter": False}
-        return [
-            *callbacks,
-            CurvePlotter(run),
-            ModelCheckpoint(filename="best", monitor="val/mIoU", mode="max", **kept),
-            ModelCheckpoint(filename="last", every_n_train_steps=every, save_on_train_epoch_end=False, **kept),
-        ]
+        directory = run / "checkpoints"
+        best = ModelCheckpoint(directory, "best", monitor="val/mIoU", mode="max", enable_version_counter=False)
+        last = ModelCheckpoint(
+            directory, "last", every_n_train_steps=every, save_on_train_epoch_end=False, enable_version_counter=False
+        )
+        return [*callbacks, CurvePlotter(run), best, last]
 
     def _report(self) -> None:
         run = self.run_directory
@@ -264,6 +260,13 @@ def _metrics_table(metrics: dict[str, Any]) -> str:
     lines.append(f"{'mean':{width}}   {percent(metrics['mIoU'])}  {percent(metrics['mAcc'])}")
     lines.append(f"{'aAcc (pixels)':{width}}          {percent(metrics['aAcc'])}")
     return "\n".join(lines)
+
+
+def _silence() -> None:
+    """Keep back what Lightning says that no user of ours can act on."""
+    warnings.filterwarnings("ignore", ".*does not have many workers.*")  # their number follows the CPUs there are
+    warnings.filterwarnings("ignore", ".*LeafSpec.*")  # Lightning's own use of torch
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_without_advertising)
 
 
 def _without_advertising(record: logging.LogRecord) -> bool:

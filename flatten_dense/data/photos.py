@@ -46,7 +46,7 @@ class PhotoDataModule(LightningDataModule):
 
     def __init__(
         self,
-        input: Path,  # noqa: A002 - the name of the command's option
+        input: Path,
         labels: LabelSpace | None = None,
         input_format: InputFormat | None = None,
         batch_size: int = 1,

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from pycocotools import mask as coco_mask  # type: ignore[import-untyped]
+from pycocotools import mask as coco_mask
 
 from flatten_dense.data.shape_scenes import CLASS_NAMES, MIN_SIDE, Instance, Scene, draw_scene
 

@@ -110,4 +110,3 @@ class BaseTask(LightningModule):
 
 def _brief(names: Sequence[str]) -> str:
     return ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
-

@@ -1,6 +1,7 @@
 """From a checkpoint alone: read it without running it, and rebuild the task that it holds."""
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,7 @@ def read_recipe(path: Path, trusted: Sequence[str] = ()) -> dict[str, Any]:
     if saved["format"] > CHECKPOINT_FORMAT:
         raise ValueError(f"{path} was written by a newer flatten_dense (format {saved['format']}): upgrade the package")
     recipe: dict[str, Any] = saved["recipe"]
-    for class_path in _class_paths(recipe):
+    for class_path in _import_paths(recipe):
         if not any(class_path.startswith(f"{package}.") for package in (*TRUSTED_PACKAGES, *trusted)):
             raise ValueError(
                 f"{path} asks for the class {class_path}, which is not ours: if you trust the file, call "
@@ -86,15 +87,19 @@ def load_task(path: str | Path, trusted: Sequence[str] = ()) -> BaseTask:
     recipe["model"]["init_args"].update(labels=recipe["labels"], input_format=recipe["input_format"])
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(BaseTask, "model")
-    task: BaseTask = parser.instantiate_classes(parser.parse_object({"model": recipe["model"]})).model
+    task: BaseTask = parser.instantiate(parser.parse_object({"model": recipe["model"]})).model
     task.load_state_dict(read_checkpoint(path)["state_dict"])
     return task.eval()
 
 
-def _class_paths(value: Any) -> list[str]:  # noqa: ANN401 - nested plain data
+def _import_paths(value: Any, key: str = "") -> list[str]:  # noqa: ANN401 - nested plain data
+    """What jsonargparse would import: every class_path, and any string that may name a function of a module."""
     if isinstance(value, dict):
-        own = [value["class_path"]] if "class_path" in value else []
-        return own + [path for child in value.values() for path in _class_paths(child)]
+        return [path for name, child in value.items() for path in _import_paths(child, name)]
     if isinstance(value, list):
-        return [path for child in value for path in _class_paths(child)]
-    return []
+        return [path for child in value for path in _import_paths(child)]
+    if not isinstance(value, str):
+        return []
+    module, dot, _ = value.partition(".")
+    may_import = dot and module.isidentifier() and find_spec(module) is not None
+    return [value] if key == "class_path" or may_import else []

@@ -60,14 +60,14 @@ class SemanticSegmentationTask(BaseTask):
         self.log_training({"loss": loss}, batch_size=len(batch["image"]))
         return loss
 
-    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> list[Tensor]:
-        """Predict masks at the original sizes and count them; return them for callbacks to draw."""
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, list[Tensor]]:
+        """Predict masks at the original sizes and count them; return them as ``masks`` for callbacks to draw."""
         predictions = segment_batch(self, batch["image"], [mask.shape[-2:] for mask in batch["mask"]])
         for prediction, mask in zip(predictions, batch["mask"], strict=True):
             self.confusion.update(prediction, mask)
-        return predictions
+        return {"masks": predictions}
 
-    def test_step(self, batch: dict[str, Any], batch_idx: int) -> list[Tensor]:
+    def test_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, list[Tensor]]:
         """The same as validation."""
         return self.validation_step(batch, batch_idx)
 

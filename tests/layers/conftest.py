@@ -1,4 +1,3 @@
-import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -16,14 +15,6 @@ class GoldenOp(NamedTuple):
     x: Tensor
     y: Tensor
     weights: dict[str, Tensor]
-
-
-@pytest.fixture(scope="session")
-def golden_io() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("golden_io", FOLDER / "golden_io.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,186 @@
+import csv
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from flatten_dense.callbacks import weights_hash
+from flatten_dense.cli import main
+from flatten_dense.data.images import read_image
+from flatten_dense.tasks.checkpoint import load_task, read_checkpoint
+from flatten_dense.tasks.semantic_segmentation import SemanticSegmentationTask
+
+
+def rows(run: Path, column: str) -> list[tuple[int, float]]:
+    with (run / "metrics.csv").open() as file:
+        return [(int(row["step"]), float(row[column])) for row in csv.DictReader(file) if row[column]]
+
+
+def only(folder: Path) -> Path:
+    (entry,) = folder.iterdir()
+    return entry
+
+
+def test_fit_leaves_what_is_promised(fitted):
+    left = {path.relative_to(fitted.run).as_posix() for path in fitted.run.rglob("*") if path.is_file()}
+    promised = {"config.yaml", "metrics.csv", "metrics.json", "curves.png", "checkpoints/best.ckpt"}
+    promised |= {"checkpoints/last.ckpt", "pictures/validation_step_000002.png", "pictures/validation_step_000004.png"}
+    assert promised <= left
+    assert any(name.startswith("tensorboard/events.out") for name in left)
+
+
+def test_resolved_config_holds_every_value(fitted):
+    config = yaml.safe_load((fitted.run / "config.yaml").read_text())
+    assert config["data"]["init_args"]["train_scale"] is None  # a default replaced by null, which a dump may lose
+    assert config["model"]["init_args"]["optimizer"]["init_args"]["weight_decay"] == 0.01
+    assert config["seed_everything"] == 0
+
+
+def test_every_step_is_logged_with_its_rate(fitted):
+    # A straight line from 1e-3 to 0 over 4 steps.
+    assert rows(fitted.run, "train/lr") == [(step, pytest.approx(1e-3 * (1 - step / 4))) for step in range(4)]
+    assert [step for step, _ in rows(fitted.run, "val/mIoU")] == [1, 3]
+
+
+def test_metrics_json_is_the_best_validation(fitted):
+    metrics = json.loads((fitted.run / "metrics.json").read_text())
+    assert metrics["mIoU"] == pytest.approx(max(value for _, value in rows(fitted.run, "val/mIoU")))
+    assert list(metrics["per_class"]) == ["cat", "dog", "bird"]
+    assert metrics["split"] == "validation"
+    assert metrics["resolution"]["resized_to"] == [64, 48]
+
+
+def test_metrics_json_names_the_weights_it_was_measured_with(fitted):
+    metrics = json.loads((fitted.run / "metrics.json").read_text())
+    assert metrics["weights_sha256"] == weights_hash(load_task(fitted.best))
+
+
+def test_last_checkpoint_is_the_last_step(fitted):
+    assert read_checkpoint(fitted.run / "checkpoints/last.ckpt")["global_step"] == 4
+
+
+def test_test_needs_the_checkpoint_alone(fitted, tmp_path):
+    options = ["--ckpt_path", str(fitted.best), "--data.root", str(fitted.data), "--runs", str(tmp_path)]
+    assert main(["test", *options]) == 0
+    run = only(only(tmp_path))
+    assert run.parent.name == "micro-test"
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert metrics["split"] == "test"
+    assert metrics["weights_sha256"] == weights_hash(load_task(fitted.best))
+    assert (run / "pictures/test.png").is_file()
+
+
+def test_test_scores_what_the_model_predicts(fitted, tmp_path):
+    options = ["--ckpt_path", str(fitted.best), "--data.root", str(fitted.data), "--runs", str(tmp_path)]
+    assert main(["test", *options]) == 0
+    task = load_task(fitted.best)
+    right = total = 0
+    for photo in sorted((fitted.data / "images/test").iterdir()):
+        mask = np.array(Image.open(fitted.data / "annotations/test" / f"{photo.stem}.png"))
+        predicted = task.segment(read_image(photo)).numpy()
+        right, total = right + int((mask == predicted).sum()), total + mask.size
+    assert json.loads((only(only(tmp_path)) / "metrics.json").read_text())["aAcc"] == pytest.approx(right / total)
+
+
+def test_validate_repeats_the_score_of_the_fit(fitted, tmp_path):
+    options = ["--ckpt_path", str(fitted.best), "--data.root", str(fitted.data), "--runs", str(tmp_path)]
+    assert main(["validate", *options]) == 0
+    again = json.loads((only(only(tmp_path)) / "metrics.json").read_text())
+    first = json.loads((fitted.run / "metrics.json").read_text())
+    assert again["mIoU"] == pytest.approx(first["mIoU"], abs=1e-6)
+
+
+def test_test_does_not_need_a_class_list(fitted, tmp_path):
+    bare = tmp_path / "bare"
+    for folder in ("images/test", "annotations/test"):
+        (bare / folder).mkdir(parents=True)
+        for path in (fitted.data / folder).iterdir():
+            (bare / folder / path.name).write_bytes(path.read_bytes())
+    options = ["--ckpt_path", str(fitted.best), "--data.root", str(bare), "--runs", str(tmp_path / "runs")]
+    assert main(["test", *options]) == 0
+    metrics = json.loads((only(only(tmp_path / "runs")) / "metrics.json").read_text())
+    assert list(metrics["per_class"]) == ["cat", "dog", "bird"]
+
+
+def test_predict_writes_masks_and_overlays_under_the_names_of_the_photos(fitted, tmp_path):
+    photos = fitted.data / "images/test"
+    output = tmp_path / "out"
+    options = ["--ckpt_path", str(fitted.best), "--input", str(photos), "--output", str(output)]
+    assert main(["predict", *options]) == 0
+    stems = sorted(path.stem for path in photos.iterdir())
+    assert sorted(path.stem for path in (output / "masks").iterdir()) == stems
+    assert sorted(path.stem for path in (output / "overlays").iterdir()) == stems
+    mask = np.array(Image.open(output / "masks/photo_0.png"))
+    assert mask.tolist() == load_task(fitted.best).segment(read_image(photos / "photo_0.jpg")).tolist()
+    assert Image.open(output / "overlays/photo_0.png").size == (16, 12)
+
+
+def test_predict_reports_unreadable_photos_at_the_end(fitted, tmp_path, capsys):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    Image.new("RGB", (20, 20)).save(photos / "good.png")
+    (photos / "bad.jpg").write_bytes(b"\xff\xd8 not a photo")
+    options = ["--ckpt_path", str(fitted.best), "--input", str(photos), "--output", str(tmp_path / "out")]
+    assert main(["predict", *options]) == 2
+    assert "bad.jpg" in capsys.readouterr().err
+    assert (tmp_path / "out/masks/good.png").is_file()
+
+
+def test_predict_never_overwrites(fitted, tmp_path, capsys):
+    (tmp_path / "mine.txt").write_text("keep me")
+    options = ["--input", str(fitted.data / "images/test"), "--output", str(tmp_path)]
+    assert main(["predict", "--ckpt_path", str(fitted.best), *options]) == 2
+    assert "not an empty folder" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+@pytest.fixture
+def stopped(fitted, tmp_path, monkeypatch):
+    """A fit that fell over at the beginning of its fourth step, one step after last.ckpt."""
+
+    def fall(task, *_):
+        if task.global_step == 3:
+            raise OSError("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SemanticSegmentationTask, "on_train_batch_start", fall)
+        options = ["--data.root", str(fitted.data), "--runs", str(tmp_path), "--name", "stopped"]
+        assert main(["fit", "-c", str(fitted.recipe), *options]) == 2
+    return only(tmp_path / "stopped")
+
+
+def test_resume_goes_on_in_the_run(fitted, stopped):
+    assert main(["fit", "--ckpt_path", str(stopped / "checkpoints/last.ckpt")]) == 0
+    assert [path.name for path in stopped.parent.iterdir()] == [stopped.name]
+    assert rows(stopped, "train/lr") == rows(fitted.run, "train/lr")
+    assert [step for step, _ in rows(stopped, "val/mIoU")] == [1, 3]
+    last = read_checkpoint(stopped / "checkpoints/last.ckpt")
+    assert last["global_step"] == 4
+    assert {int(state["step"]) for state in last["optimizer_states"][0]["state"].values()} == {4}
+
+
+def test_resume_keeps_the_first_config(fitted, stopped):
+    first = (stopped / "config.yaml").read_text()
+    options = ["--ckpt_path", str(stopped / "checkpoints/last.ckpt"), "--trainer.max_steps", "6"]
+    assert main(["fit", *options]) == 0
+    assert (stopped / "config.yaml").read_text() == first
+    assert yaml.safe_load((stopped / "config.resume_1.yaml").read_text())["trainer"]["max_steps"] == 6
+    assert [step for step, _ in rows(stopped, "train/lr")] == list(range(6))
+
+
+def test_resume_from_the_best_sets_later_rows_aside(fitted, stopped):
+    assert main(["fit", "--ckpt_path", str(stopped / "checkpoints/best.ckpt")]) == 0
+    assert [step for step, _ in rows(stopped, "train/lr")] == list(range(4))
+    assert (stopped / "metrics.replaced.csv").is_file()
+
+
+def test_mixed_precision(fitted, tmp_path):
+    options = ["--data.root", str(fitted.data), "--runs", str(tmp_path), "--trainer.precision", "bf16-mixed"]
+    assert main(["fit", "-c", str(fitted.recipe), *options]) == 0
+    losses = [loss for _, loss in rows(only(only(tmp_path)), "train/loss")]
+    assert len(losses) == 4
+    assert all(map(math.isfinite, losses))

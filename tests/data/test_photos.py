@@ -1,0 +1,58 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from flatten_dense.data.images import DataError
+from flatten_dense.data.photos import PhotoDataModule
+from flatten_dense.structures import InputFormat
+
+
+def write(path, size=(12, 8)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full((size[1], size[0], 3), 90, np.uint8)).save(path)
+    return path
+
+
+def batches(path, **options):
+    return list(PhotoDataModule(path, input_format=InputFormat(), num_workers=0, **options).predict_dataloader())
+
+
+def test_a_single_file(tmp_path):
+    (batch,) = batches(write(tmp_path / "one.jpg"))
+    assert batch["name"] == ["one"]
+    assert batch["size"] == [(8, 12)]
+    assert batch["image"][0].shape == (3, 8, 12)
+
+
+def test_a_folder_in_the_order_of_names(tmp_path):
+    for name in ("b.png", "a.jpg", "c.webp"):
+        write(tmp_path / name)
+    assert [name for batch in batches(tmp_path) for name in batch["name"]] == ["a", "b", "c"]
+
+
+def test_images_are_resized_as_the_model_expects_and_remember_their_size(tmp_path):
+    write(tmp_path / "a.png", (40, 20))
+    module = PhotoDataModule(tmp_path, input_format=InputFormat((20, 10)), num_workers=0)
+    (batch,) = module.predict_dataloader()
+    assert batch["image"][0].shape == (3, 10, 20)
+    assert batch["size"] == [(20, 40)]
+
+
+def test_equal_stems_keep_their_suffix(tmp_path):
+    for name in ("a.png", "a.jpg", "b.png"):
+        write(tmp_path / name)
+    assert sorted(name for batch in batches(tmp_path) for name in batch["name"]) == ["a.jpg", "a.png", "b"]
+
+
+def test_an_unreadable_photo_does_not_stop_the_others(tmp_path):
+    write(tmp_path / "good.png")
+    (tmp_path / "bad.png").write_bytes(b"not a picture")
+    (batch,) = batches(tmp_path, batch_size=2)
+    assert batch["name"] == ["good"]
+    assert len(batch["failed"]) == 1
+    assert "bad.png" in batch["failed"][0]
+
+
+def test_missing_folder(tmp_path):
+    with pytest.raises(DataError, match="nowhere"):
+        PhotoDataModule(tmp_path / "nowhere")

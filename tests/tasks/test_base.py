@@ -1,0 +1,88 @@
+from functools import partial
+
+import pytest
+import torch
+from lightning import Trainer
+from torch.utils.data import DataLoader
+
+from flatten_dense.optim import PolySchedule
+from flatten_dense.tasks.base import CHECKPOINT_KEY
+
+
+def loader(num_batches: int, size=(40, 56), batch_size: int = 2) -> DataLoader:
+    """Squares of three classes; the channel of its class shines."""
+    generator = torch.Generator().manual_seed(1)
+    samples = []
+    for _ in range(num_batches * batch_size):
+        squares = torch.randint(0, 3, (size[0] // 8, size[1] // 8), generator=generator)
+        mask = squares.repeat_interleave(8, 0).repeat_interleave(8, 1)
+        samples.append({"image": torch.nn.functional.one_hot(mask, 3).permute(2, 0, 1).float(), "mask": mask})
+    return DataLoader(samples, batch_size)
+
+
+def trainer(**options) -> Trainer:
+    quiet = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
+    return Trainer(**{"accelerator": "cpu", "barebones": False, **quiet, **options})
+
+
+def test_labels_are_required(make_task):
+    with pytest.raises(ValueError, match="needs labels"):
+        make_task(labels=None)
+
+
+def test_without_a_neck_the_head_sees_the_backbone(make_task):
+    task = make_task(neck=None).eval()
+    assert list(task.feature_channels) == list(task.backbone.channels)
+    assert task(torch.randn(1, 3, 32, 32)).shape == (1, 3, 8, 8)
+
+
+def test_schedule_steps_with_the_optimizer(make_task):
+    task = make_task(optimizer=partial(torch.optim.SGD, lr=0.1), schedule=PolySchedule(power=1.0))
+    rates = []
+    task.on_train_batch_end = lambda *_: rates.append(task.optimizers().param_groups[0]["lr"])
+    trainer(max_steps=4).fit(task, loader(4))
+    # Four steps of a straight line to zero; the scheduler steps before the batch's hook.
+    assert rates == pytest.approx([0.075, 0.05, 0.025, 0.0])
+
+
+def test_no_decay_reaches_the_optimizer(make_task):
+    task = make_task(no_decay=["norm"], optimizer=partial(torch.optim.AdamW, weight_decay=0.5))
+    decayed, exempt = task.configure_optimizers().param_groups
+    assert (decayed["weight_decay"], exempt["weight_decay"]) == (0.5, 0.0)
+    norms = [parameter for name, parameter in task.named_parameters() if "norm" in name]
+    assert {id(parameter) for parameter in exempt["params"]} == {id(parameter) for parameter in norms}
+
+
+def test_every_parameter_gets_a_gradient(make_task):
+    task = make_task()
+    torch.nn.functional.cross_entropy(task(torch.randn(2, 3, 64, 64)), torch.zeros(2, 16, 16, dtype=int)).backward()
+    assert [name for name, parameter in task.named_parameters() if parameter.grad is None] == []
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_training_step_lowers_the_loss(make_task, precision):
+    task = make_task(optimizer=partial(torch.optim.AdamW, lr=1e-2))
+    losses = []
+    task.on_train_batch_end = lambda outputs, *_: losses.append(float(outputs["loss"]))
+    trainer(max_epochs=25, precision=precision).fit(task, loader(1))
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def test_checkpoint_says_how_to_read_a_photo(make_task):
+    task = make_task()
+    checkpoint: dict = {}
+    task.on_save_checkpoint(checkpoint)
+    assert checkpoint[CHECKPOINT_KEY]["labels"]["class_names"] == ["class 0", "class 1", "class 2"]
+    assert checkpoint[CHECKPOINT_KEY]["input_format"]["normalization"]["mean"] == [0.485, 0.456, 0.406]
+
+
+def test_weights_for_other_classes_are_refused_by_name(make_task):
+    checkpoint: dict = {}
+    make_task(num_classes=5).on_save_checkpoint(checkpoint)
+    with pytest.raises(ValueError, match=r"trained on 5 classes \(class 0, .*the data has 3"):
+        make_task().on_load_checkpoint(checkpoint)

@@ -1,0 +1,113 @@
+import json
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from flatten_dense.callbacks import MetricsFile, PredictionPlotter, PredictionWriter, weights_hash
+from flatten_dense.metrics.segmentation import SegmentationConfusion
+from flatten_dense.structures import InputFormat, LabelSpace, default_palette
+
+LABELS = LabelSpace(("a", "b", "c"), default_palette(3), reduce_zero_label=True)
+
+
+def trainer(**facts) -> SimpleNamespace:
+    defaults = {"is_global_zero": True, "sanity_checking": False, "global_step": 7, "loggers": []}
+    return SimpleNamespace(state=SimpleNamespace(fn="fit"), **{**defaults, **facts})
+
+
+def scores(prediction, truth):
+    confusion = SegmentationConfusion(3)
+    confusion.update(torch.tensor(prediction), torch.tensor(truth))
+    return confusion.compute()
+
+
+GOOD, BAD = scores([0, 1, 1], [0, 1, 1]), scores([1, 0, 0], [0, 1, 1])
+
+
+@pytest.fixture
+def metrics_file(tmp_path):
+    current = SimpleNamespace(scores=GOOD)
+    callback = MetricsFile(tmp_path / "metrics.json", lambda: current.scores, LABELS, {"split": "validation"})
+    return callback, current
+
+
+def test_metrics_are_fractions_with_null_for_absent_classes(metrics_file):
+    callback, _ = metrics_file
+    callback.on_validation_end(trainer(), nn.Linear(1, 1))
+    written = json.loads(callback.path.read_text())
+    assert (written["mIoU"], written["aAcc"]) == (1.0, 1.0)
+    assert written["per_class"]["c"] == {"IoU": None, "Acc": None}
+    assert written["step"] == 7
+    assert written["protocol"] == "mmseg"
+
+
+def test_a_worse_validation_does_not_replace_the_best(metrics_file):
+    callback, current = metrics_file
+    callback.on_validation_end(trainer(), nn.Linear(1, 1))
+    current.scores = BAD
+    callback.on_validation_end(trainer(global_step=9), nn.Linear(1, 1))
+    assert json.loads(callback.path.read_text())["step"] == 7
+
+
+def test_a_resumed_run_remembers_the_best(metrics_file):
+    callback, _ = metrics_file
+    callback.on_validation_end(trainer(), nn.Linear(1, 1))
+    resumed = MetricsFile(callback.path, lambda: BAD, LABELS, {})
+    resumed.load_state_dict(callback.state_dict())
+    resumed.on_validation_end(trainer(global_step=9), nn.Linear(1, 1))
+    assert json.loads(callback.path.read_text())["step"] == 7
+
+
+def test_sanity_check_is_no_validation(metrics_file):
+    callback, _ = metrics_file
+    callback.on_validation_end(trainer(sanity_checking=True), nn.Linear(1, 1))
+    assert not callback.path.exists()
+
+
+def test_equal_weights_have_equal_hashes():
+    first, second = nn.BatchNorm2d(3), nn.BatchNorm2d(3)
+    assert weights_hash(first) == weights_hash(second)
+    second.num_batches_tracked += 1
+    assert weights_hash(first) != weights_hash(second)
+
+
+def test_hash_sees_names_and_types():
+    weights = nn.Linear(2, 2)
+    assert weights_hash(nn.Sequential(weights)) != weights_hash(weights)
+    before = weights_hash(weights)
+    assert weights_hash(weights.double()) != before
+
+
+def test_hash_of_scalars_and_bfloat16():
+    module = nn.Linear(1, 1).bfloat16()
+    module.register_buffer("scalar", torch.tensor(1.0))
+    assert len(weights_hash(module)) == 64
+
+
+@pytest.mark.parametrize(("num_batches", "expected"), [(3, [0, 1, 2]), (12, [0, 2, 4, 6, 8, 10]), (6, list(range(6)))])
+def test_plotted_images_are_spread_over_the_set(tmp_path, num_batches, expected):
+    plotter = PredictionPlotter(tmp_path, LABELS, InputFormat(), num_images=6)
+    for index in range(num_batches):
+        mask = torch.zeros(4, 6, dtype=torch.int64)
+        batch = {"image": [torch.zeros(3, 4, 6)], "mask": [mask], "path": [f"{index}.jpg"]}
+        plotter.on_validation_batch_end(
+            trainer(num_val_batches=[num_batches]), nn.Linear(1, 1), {"masks": [mask]}, batch, index
+        )
+    assert [row[-1] for row in plotter._rows] == [f"{index}.jpg" for index in expected]
+    plotter.on_validation_end(trainer(), nn.Linear(1, 1))
+    assert Image.open(tmp_path / "validation_step_000007.png").width > 0
+
+
+def test_written_masks_hold_the_values_of_the_data_set(tmp_path):
+    Image.new("RGB", (3, 1), (255, 255, 255)).save(tmp_path / "photo.png")
+    writer = PredictionWriter(tmp_path / "out", LABELS)
+    batch = {"path": [str(tmp_path / "photo.png")], "name": ["photo"], "failed": []}
+    writer.on_predict_batch_end(trainer(), nn.Linear(1, 1), [torch.tensor([[0, 1, 2]])], batch, 0)
+    assert list(Image.open(tmp_path / "out/masks/photo.png").tobytes()) == [1, 2, 3]
+    drawn = Image.open(tmp_path / "out/overlays/photo.png")
+    assert (drawn.size, drawn.mode) == ((3, 1), "RGB")
+    assert not any(math.isclose(sum(drawn.getpixel((x, 0))), 3 * 255) for x in range(3))
