@@ -87,7 +87,7 @@ class PredictionPlotter(Callback):
         if not rows or trainer.sanity_checking or not trainer.is_global_zero:
             return
         photos, truths, predictions, titles = (list(column) for column in zip(*rows, strict=True))
-        sheet = prediction_sheet(photos, truths, predictions, self.labels, titles)
+        sheet = prediction_sheet(photos, truths, predictions, self.labels, titles, max_rows=self.num_images)
         self.directory.mkdir(parents=True, exist_ok=True)
         sheet.save(self.directory / f"{name}.png")
         for logger in trainer.loggers:
@@ -117,9 +117,11 @@ class MetricsFile(Callback):
         self.best = -math.inf
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the file if these are the best scores of the run so far."""
+        """Write the file; in a fit, if these are the best scores of the run so far."""
         scores = self.scores()
-        if scores is None or trainer.sanity_checking or not scores.mIoU > self.best:
+        if scores is None or trainer.sanity_checking:
+            return
+        if trainer.state.fn == "fit" and not scores.mIoU > self.best:
             return
         self.best = scores.mIoU
         self._write(trainer, pl_module, scores)

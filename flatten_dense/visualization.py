@@ -303,7 +303,7 @@ def _draw_scores(axes: Axes, curves: _Curves) -> None:
         (line,) = axes.plot(steps, values, marker=".", label=label)
         axes.plot(steps[best], values[best], marker="o", color=line.get_color(), markersize=8)
     if curves:
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.1 * max(max(values) for _, values in curves.values()) or 1)
 
 
 def _draw_rates(axes: Axes, curves: _Curves) -> None:
