@@ -15,7 +15,6 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image
 from torch import Tensor, nn
 
-from flatten_dense.data.images import read_image
 from flatten_dense.metrics.segmentation import PROTOCOL, SegmentationScores
 from flatten_dense.structures import InputFormat, LabelSpace
 from flatten_dense.visualization import overlay, plot_curves, prediction_sheet
@@ -216,10 +215,10 @@ class PredictionWriter(Callback):
     ) -> None:
         """Write the masks of one batch."""
         self.failed += batch["failed"]
-        for mask, path, name in zip(outputs, batch["path"], batch["name"], strict=True):
+        for mask, photo, name in zip(outputs, batch["photo"], batch["name"], strict=True):
             values = self.labels.to_disk(mask.cpu())
             self._save(Image.fromarray(values.numpy()), "masks", name)
-            drawn = overlay(read_image(path), mask.cpu(), self.labels)
+            drawn = overlay(photo.cpu(), mask.cpu(), self.labels)
             self._save(Image.fromarray(drawn.permute(1, 2, 0).numpy()), "overlays", name)
             self.num_written += 1
 

@@ -37,8 +37,8 @@ def main(args: Sequence[str] | None = None) -> int:
             importlib.import_module("flatten_dense.commands.trainer").run(name, rest)
         else:
             importlib.import_module(f"flatten_dense.commands.{name}").run(rest)
-    except (ValueError, OSError, argparse.ArgumentError) as error:
-        if os.environ.get(_TRACEBACK):
+    except Exception as error:
+        if os.environ.get(_TRACEBACK) or not _is_for_the_user(error):
             raise
         sys.stderr.write(f"\nflatten-dense {name}: {plain_words(error, rest)}\n")
         return 2
@@ -58,12 +58,18 @@ def plain_words(error: Exception, args: Sequence[str] = ()) -> str:
     message = getattr(error, "message", None) or str(error) or type(error).__name__
     if isinstance(error, argparse.ArgumentError):
         return _option_error(message, args)
-    if isinstance(error, OSError) and error.strerror:
+    if isinstance(error, OSError) and error.strerror and error.filename:
         return f"{error.filename}: {error.strerror}"
     # A loader's worker sends its traceback as text; the message is what follows the last exception name.
     if "Original Traceback" in message:
         message = re.split(r"\n[\w.]*Error: ", message)[-1]
     return f"{message.strip()}\n  ({_TRACEBACK}=1 shows where this was raised)"
+
+
+def _is_for_the_user(error: Exception) -> bool:
+    # By name, since Lightning may not have been imported yet.
+    lightning_refuses = type(error).__name__ == "MisconfigurationException"
+    return lightning_refuses or isinstance(error, ValueError | OSError | argparse.ArgumentError)
 
 
 def _option_error(message: str, args: Sequence[str]) -> str:

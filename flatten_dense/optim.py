@@ -88,12 +88,13 @@ class PolySchedule:
         if self.min_lr < 0:
             raise ValueError(f"min_lr must not be negative, got {self.min_lr}")
 
-    def __call__(self, optimizer: Optimizer, total_steps: int) -> LambdaLR:
+    def __call__(self, optimizer: Optimizer, total_steps: float) -> LambdaLR:
         """Build the scheduler, to be stepped once after every optimiser step.
 
         Args:
             optimizer: its groups' ``lr`` are the base rates.
-            total_steps: optimiser steps of the whole training; from there on the rate stays at its end.
+            total_steps: optimiser steps of the whole training, infinite where they are not known; from there on the
+                rate stays at its end.
 
         Raises:
             ValueError: if the length of training is not known, or a base rate lies below ``min_lr``.
@@ -102,7 +103,7 @@ class PolySchedule:
             raise ValueError(f"a poly schedule needs to know the steps of training, got {total_steps}: set max_steps")
         return LambdaLR(optimizer, [self._factor_of(group, total_steps) for group in optimizer.param_groups])
 
-    def _factor_of(self, group: dict[str, Any], total_steps: int) -> Callable[[int], float]:
+    def _factor_of(self, group: dict[str, Any], total_steps: float) -> Callable[[int], float]:
         # A scheduler built in mid-training finds the base rate in initial_lr, as torch's own schedulers do.
         base_lr = float(group.get("initial_lr", group["lr"]))
         if base_lr < self.min_lr:

@@ -103,9 +103,9 @@ def test_plotted_images_are_spread_over_the_set(tmp_path, num_batches, expected)
 
 
 def test_written_masks_hold_the_values_of_the_data_set(tmp_path):
-    Image.new("RGB", (3, 1), (255, 255, 255)).save(tmp_path / "photo.png")
     writer = PredictionWriter(tmp_path / "out", LABELS)
-    batch = {"path": [str(tmp_path / "photo.png")], "name": ["photo"], "failed": []}
+    white = torch.full((3, 1, 3), 255, dtype=torch.uint8)
+    batch = {"photo": [white], "name": ["photo"], "failed": []}
     writer.on_predict_batch_end(trainer(), nn.Linear(1, 1), [torch.tensor([[0, 1, 2]])], batch, 0)
     assert list(Image.open(tmp_path / "out/masks/photo.png").tobytes()) == [1, 2, 3]
     drawn = Image.open(tmp_path / "out/overlays/photo.png")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lightning.pytorch.utilities import rank_zero_info
+from rich.progress import Progress
 
 from flatten_dense.commands import trainer
 from flatten_dense.data.shapes import write_shapes
@@ -25,8 +26,13 @@ def run(args: Sequence[str]) -> None:
     parser.add_argument("--output", type=Path, default=Path("runs"), help="folder for the data and the run")
     options, fit_options = parser.parse_known_args(args)
     started = time.perf_counter()
-    root = write_shapes(options.output / "shapes_data", NUM_TRAIN, NUM_VAL) / "ade20k"
-    common = ["--data.root", str(root), "--runs", str(options.output)]
+    with Progress() as progress:
+        bar = progress.add_task(f"Drawing {NUM_TRAIN + NUM_VAL} scenes", total=NUM_TRAIN + NUM_VAL)
+        data = options.output / "shapes_data"
+        write_shapes(data, NUM_TRAIN, NUM_VAL, progress=lambda done, _: progress.update(bar, completed=done))
+    root = data / "ade20k"
+    processor = ["--trainer.accelerator", "cpu", "--trainer.devices", "1"]
+    common = [*processor, "--data.root", str(root), "--runs", str(options.output)]
     rank_zero_info(f"Training a small FLatten-PVT with Semantic FPN on {NUM_TRAIN} scenes in {root}")
     fitted = trainer.run("fit", ["-c", RECIPE, "--name", "demo", *common, *fit_options]).run_directory
     assert fitted is not None
@@ -35,7 +41,9 @@ def run(args: Sequence[str]) -> None:
     tested = trainer.run("test", [*best, *common, "--data.test_split", "validation"]).run_directory
     assert tested is not None
     predictions = fitted / "predictions"
-    trainer.run("predict", [*best, "--input", str(root / "images/validation"), "--output", str(predictions)])
+    trainer.run(
+        "predict", [*best, *processor, "--input", str(root / "images/validation"), "--output", str(predictions)]
+    )
     metrics = json.loads((tested / "metrics.json").read_text())
     rank_zero_info(
         f"\nDone in {time.perf_counter() - started:.0f} s: mIoU {metrics['mIoU']:.3f}, mAcc {metrics['mAcc']:.3f}, "

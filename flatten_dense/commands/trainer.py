@@ -11,20 +11,20 @@ from typing import Any
 
 from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar, TQDMProgressBar
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info
 
 from flatten_dense import heads, necks  # noqa: F401 - so that recipes can name their classes
 from flatten_dense.callbacks import CurvePlotter, MetricsFile, PredictionPlotter, PredictionWriter
 from flatten_dense.commands.recipes import find_recipe
-from flatten_dense.commands.runs import new_run, run_of, save_config
+from flatten_dense.commands.runs import new_run, newest_config, run_of, save_config
 from flatten_dense.data.ade20k import ADE20KDataModule  # noqa: F401
 from flatten_dense.data.base import BaseDataModule
 from flatten_dense.data.photos import PhotoDataModule
 from flatten_dense.loggers import AppendingCSVLogger
 from flatten_dense.tasks.base import BaseTask
-from flatten_dense.tasks.checkpoint import read_checkpoint, read_recipe
+from flatten_dense.tasks.checkpoint import AtomicCheckpointIO, holds_recipe, read_checkpoint, read_recipe
 from flatten_dense.tasks.semantic_segmentation import SemanticSegmentationTask
 
 
@@ -46,33 +46,39 @@ class TrainerCLI(LightningCLI):
     def __init__(self, verb: str, args: Sequence[str]) -> None:
         self.verb = verb
         self.run_directory: Path | None = None
+        self._starts_anew = any(arg.partition("=")[0] in ("--name", "--runs") for arg in args)
         args = [verb, *_with_recipes(verb, list(args))]
         _silence()
-        # LightningCLI looks at sys.argv only to warn that it is not used.
-        argv, sys.argv = sys.argv, sys.argv[:1]
-        try:
-            super().__init__(
-                BaseTask,
-                PhotoDataModule if verb == "predict" else BaseDataModule,
-                save_config_callback=None,
-                seed_everything_default=0,
-                subclass_mode_model=True,
-                subclass_mode_data=verb != "predict",
-                parser_kwargs={"exit_on_error": False, verb: {"exit_on_error": False}},
-                args=args,
-                auto_configure_optimizers=False,
-                load_from_checkpoint_support=False,
-            )
-        finally:
-            sys.argv = argv
+        super().__init__(
+            BaseTask,
+            PhotoDataModule if verb == "predict" else BaseDataModule,
+            save_config_callback=None,
+            seed_everything_default=0,
+            # Several processes pad the last batch with samples they have seen: scores would count these twice.
+            trainer_defaults={} if verb == "fit" else {"devices": 1},
+            subclass_mode_model=True,
+            subclass_mode_data=verb != "predict",
+            parser_kwargs={"exit_on_error": False, verb: {"exit_on_error": False}},
+            args=args,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+        )
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
         """Only the verb asked for: a parser of all Trainer options takes a while to build."""
         return {self.verb: {*LightningCLI.subcommands()[self.verb], "weights_only", "return_predictions", "verbose"}}
 
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Parse the given options; sys.argv stays what further processes of this run are started with."""
+        self.config = parser.parse_args(args)
+
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Our own options, and what the model learns from the data."""
         target = "model.init_args"
+        if self.verb != "fit":
+            parser.add_argument(
+                "--trust", type=list[str], default=[], help="a package of yours whose classes a checkpoint may name"
+            )
         parser.link_arguments("data.labels", f"{target}.labels", apply_on="instantiate")
         parser.link_arguments("data.input_format", f"{target}.input_format", apply_on="instantiate")
         if self.verb == "predict":
@@ -82,11 +88,13 @@ class TrainerCLI(LightningCLI):
             return
         parser.add_argument("--runs", type=str, default="runs", help="folder of all runs")
         parser.add_argument("--name", type=str, default=None, help="name of this run (default: the recipe's)")
-        if self.verb == "fit":
-            parser.add_argument("--save_every", type=int, default=200, help="optimiser steps between two last.ckpt")
+        # The other verbs take it too, so that they can read the config.yaml of a run.
+        parser.add_argument("--save_every", type=int, default=200, help="fit: optimiser steps between two last.ckpt")
 
     def before_instantiate_classes(self) -> None:
         """Check what does not need the model."""
+        if self.verb == "fit" and self._get(self.config, "save_every") < 1:
+            raise ValueError(f"--save_every must be at least 1 step, got {self._get(self.config, 'save_every')}")
         if self.verb == "predict":
             output = Path(self._get(self.config, "output"))
             if output.exists() and (not output.is_dir() or any(output.iterdir())):
@@ -112,14 +120,21 @@ class TrainerCLI(LightningCLI):
             kwargs["logger"] = self._loggers(run, resume_step)
             kwargs["default_root_dir"] = run
             callbacks += self._run_callbacks(run)
-        self._get(self.config_init, "trainer")["callbacks"] = (
-            self._get(self.config_init, "trainer").get("callbacks") or []
-        ) + callbacks
+        trainer_config = self._get(self.config_init, "trainer")
+        for name, ours in (("callbacks", callbacks), ("plugins", [AtomicCheckpointIO()])):
+            chosen = trainer_config.get(name) or []
+            trainer_config[name] = [*(chosen if isinstance(chosen, list) else [chosen]), *ours]
         return super().instantiate_trainer(**kwargs)
+
+    def predict(self, **kwargs: Any) -> None:  # noqa: ANN401 - passed on
+        """Run the Trainer's predict; the writer has each mask, none is kept in memory."""
+        self.trainer.predict(return_predictions=False, **kwargs)
 
     def after_fit(self) -> None:
         """Say where everything is; keep the last step even if N does not divide it."""
         assert self.run_directory is not None
+        if self.trainer.fast_dev_run:
+            return
         self.trainer.save_checkpoint(self.run_directory / "checkpoints" / "last.ckpt", weights_only=False)
         self._report()
 
@@ -127,9 +142,7 @@ class TrainerCLI(LightningCLI):
         """Say where everything is."""
         self._report()
 
-    def after_test(self) -> None:
-        """Say where everything is."""
-        self._report()
+    after_test = after_validate
 
     def after_predict(self) -> None:
         """Say where everything is.
@@ -151,7 +164,7 @@ class TrainerCLI(LightningCLI):
     def _start_run(self) -> tuple[Path, int | None]:
         """The run's directory, and the step it resumes from if it does."""
         checkpoint = self._get(self.config, "ckpt_path")
-        if self.verb == "fit" and checkpoint:
+        if self.verb == "fit" and checkpoint and not self._starts_anew:
             run = run_of(Path(checkpoint))
             if run is not None:
                 return run, int(read_checkpoint(Path(checkpoint))["global_step"])
@@ -212,42 +225,61 @@ def run(verb: str, args: Sequence[str]) -> TrainerCLI:
 
 
 def _with_recipes(verb: str, args: list[str]) -> list[str]:
-    """Turn recipe names into files, and put what a checkpoint says of itself before all of them."""
+    """Turn recipe names into files, and put what a checkpoint says of itself before all of them.
+
+    Raises:
+        ValueError: there is no such recipe, or neither a recipe nor a checkpoint says what the model is.
+    """
     finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     finder.add_argument("-c", "--config", action="append", default=[])
     finder.add_argument("--ckpt_path", type=Path)
-    finder.add_argument("--name")
-    finder.add_argument("-h", "--help", action="store_true")
+    finder.add_argument("--trust", action="append", default=[])
     known, rest = finder.parse_known_args(args)
-    if known.help:
-        return args
     recipes = [find_recipe(name) for name in known.config]
-    stack = [str(path) for path in recipes]
-    name = known.name or (recipes[-1].stem if recipes else None)
-    if known.ckpt_path is not None:
-        rest += ["--ckpt_path", str(known.ckpt_path)]
-        read_checkpoint(known.ckpt_path)
-    elif verb != "fit":
+    checkpoint: Path | None = known.ckpt_path
+    stack, name = [str(path) for path in recipes], recipes[0].stem if recipes else None
+    if checkpoint is not None:
+        rest += ["--ckpt_path", str(checkpoint)]
+    if not any(_asks_for_help(option) for option in rest):
+        if verb == "fit":
+            stack = stack or [str(_config_to_resume(checkpoint))]
+        else:
+            recipe = _recipe_of_checkpoint(verb, checkpoint, known.trust, has_recipe=bool(recipes))
+            stack = [*([json.dumps(recipe)] if recipe else []), *stack]
+    # The name comes first: one in a config wins over the recipe's file name, and --name over both.
+    default_name = ["--name", name] if name and verb != "predict" else []
+    return default_name + [option for path in stack for option in ("--config", path)] + rest
+
+
+def _asks_for_help(option: str) -> bool:
+    name = option.partition("=")[0]
+    return name in ("-h", "--help", "--print_config") or name.endswith(".help")
+
+
+def _config_to_resume(checkpoint: Path | None) -> Path:
+    if checkpoint is None:
+        raise ValueError("fit needs a recipe: -c NAME (see `flatten-dense recipes`) or -c FILE.yaml")
+    read_checkpoint(checkpoint)
+    run = run_of(checkpoint)
+    if run is None:
+        raise ValueError(f"--ckpt_path {checkpoint} does not lie in a run: name its recipe too, -c RECIPE")
+    return newest_config(run)
+
+
+def _recipe_of_checkpoint(
+    verb: str, checkpoint: Path | None, trusted: list[str], has_recipe: bool
+) -> dict[str, Any] | None:
+    """The configuration that a checkpoint holds, in the form of this verb's parser; None if -c stands in for it."""
+    if checkpoint is None:
         raise ValueError(f"{verb} needs the weights to use: --ckpt_path RUN/checkpoints/best.ckpt")
-    if verb == "fit":
-        if known.ckpt_path is not None and not recipes:
-            run = run_of(known.ckpt_path)
-            if run is None:
-                raise ValueError(f"--ckpt_path {known.ckpt_path} does not lie in a run: name its recipe too, -c RECIPE")
-            stack = [str(run / "config.yaml")]
-        elif not recipes:
-            raise ValueError("fit needs a recipe: -c NAME (see `flatten-dense recipes`) or -c FILE.yaml")
-    elif not recipes or verb == "predict":
-        recipe = read_recipe(known.ckpt_path)
-        name = name or recipe["name"]
-        data = recipe["data"]
-        if verb == "predict":
-            data = {"labels": recipe["labels"], "input_format": recipe["input_format"]}
-        stack.insert(0, json.dumps({"model": recipe["model"], "data": data}))
-    options = [option for path in stack for option in ("--config", path)]
-    if verb != "predict" and name:
-        options += ["--name", name]
-    return options + rest
+    if verb == "predict" and has_recipe:
+        raise ValueError("predict takes model, classes and image size from the checkpoint: leave out -c")
+    if has_recipe and not holds_recipe(checkpoint):
+        return None
+    saved = read_recipe(checkpoint, trusted)
+    if verb == "predict":
+        return {"model": saved["model"], "data": {"labels": saved["labels"], "input_format": saved["input_format"]}}
+    return {"name": saved["name"], "model": saved["model"], "data": saved["data"]}
 
 
 def _metrics_table(metrics: dict[str, Any]) -> str:

@@ -32,7 +32,7 @@ class ADE20KDataModule(BaseDataModule):
         num_classes: number of classes; checked against the class list, or names "class 1" and so on without one.
         reduce_zero_label: masks hold 0 for unlabelled and 1..K for the classes (ADE20K), instead of 0..K-1.
         ignore_index: label value of pixels that neither loss nor metric counts.
-        labels: used in place of the five options above, by whoever restores a trained model.
+        labels: of a trained model, in place of the four options above; those must not contradict it.
         test_split: folder that ``test`` reads; the official ADE20K test set has no masks, so use validation there.
         train_scale: (long, short) bounds of training images at ratio 1, aspect kept; None is their own size.
         ratio_range: range of the random factor on ``train_scale``.
@@ -89,7 +89,7 @@ class ADE20KDataModule(BaseDataModule):
         """Take the given labels, or read the class list."""
         if self.trained_labels is None:
             return read_labels(self.root, self.classes, self.num_classes, self.reduce_zero_label, self.ignore_index)
-        check_same_classes(self.root, self.trained_labels)
+        check_same_classes(self.root, self.trained_labels, self.classes, self.num_classes)
         return self.trained_labels
 
     def make_dataset(self, split: Split) -> "SegmentationDataset":

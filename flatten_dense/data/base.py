@@ -34,7 +34,8 @@ class BaseDataModule(LightningDataModule, ABC):
     Training batches are shuffled and stacked, evaluation batches are lists. An incomplete last training batch is left
     out, unless the whole set is smaller than a batch: then the set is the batch.
 
-    The constructor reads and checks nothing: inside it, jsonargparse would bury our message in its own.
+    The constructor reads and checks nothing: inside it, jsonargparse would bury our message in its own. A subclass has
+    an argument ``labels``, a LabelSpace or None, in which `validate` and `test` hand over those of the checkpoint.
 
     Args:
         input_format: how evaluation images are resized, and all images normalised.

@@ -54,15 +54,22 @@ def read_labels(
     return LabelSpace(names, default_palette(len(names)), reduce_zero_label, ignore_index)
 
 
-def check_same_classes(root: Path, labels: LabelSpace) -> None:
-    """Compare the classes of a trained model with those that a data folder states, if it states any.
+def check_same_classes(
+    root: Path, labels: LabelSpace, classes: Path | None = None, num_classes: int | None = None
+) -> None:
+    """Compare the classes of a trained model with those that the options or a data folder state, if they state any.
 
     A list of the same length but other names only warns: the same classes may be called differently.
 
     Raises:
-        DataError: if the folder states another number of classes, or its list cannot be read.
+        DataError: if another number of classes is stated, or a list cannot be read.
     """
-    path = _class_file(root)
+    if num_classes not in (None, labels.num_classes):
+        raise DataError(
+            f"the model was trained on {labels.num_classes} classes ({first_few(labels.class_names)}), but "
+            f"--data.num_classes says {num_classes}: leave the option out"
+        )
+    path = classes or _class_file(root)
     if path is None:
         return
     names = read_class_list(path)[0]

@@ -30,7 +30,7 @@ class PhotoDataset(Dataset[dict[str, Any]]):
         except DataError as error:
             return {"failed": str(error)}
         size = (photo.shape[-2], photo.shape[-1])
-        return {"image": self.transform(photo), "size": size, "path": str(path), "name": self.names[index]}
+        return {"image": self.transform(photo), "photo": photo, "size": size, "name": self.names[index]}
 
 
 class PhotoDataModule(LightningDataModule):
@@ -53,24 +53,33 @@ class PhotoDataModule(LightningDataModule):
         num_workers: int = 1,
     ) -> None:
         super().__init__()
-        self.dataset = PhotoDataset(list_images(Path(input)), input_format or InputFormat())
+        self.input = Path(input)
         self.labels = labels
-        self.input_format = input_format
+        self.input_format = input_format or InputFormat()
         self.batch_size = batch_size
         self.num_workers = num_workers
 
+    def setup(self, stage: str) -> None:
+        """Find the photos.
+
+        Raises:
+            DataError: if there are none.
+        """
+        self.dataset = PhotoDataset(list_images(self.input), self.input_format)
+
     def predict_dataloader(self) -> DataLoader[dict[str, Any]]:
-        """Batches of lists: image, size, path, name; and failed, the messages of photos that cannot be read."""
+        """Batches of lists: image, photo as read, size, name; and failed, messages about photos that cannot be read."""
         return DataLoader(self.dataset, self.batch_size, num_workers=self.num_workers, collate_fn=_collate)
 
 
 def _collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
     read = [sample for sample in samples if "failed" not in sample]
-    batch: dict[str, Any] = {key: [sample[key] for sample in read] for key in ("image", "size", "path", "name")}
+    batch: dict[str, Any] = {key: [sample[key] for sample in read] for key in ("image", "photo", "size", "name")}
     return {**batch, "failed": [sample["failed"] for sample in samples if "failed" in sample]}
 
 
 def _output_names(paths: list[Path]) -> list[str]:
     """Stems; the whole file name where two photos share a stem, so that neither overwrites the other."""
     uses = Counter(path.stem for path in paths)
-    return [path.name if uses[path.stem] > 1 else path.stem for path in paths]
+    names = [path.name if uses[path.stem] > 1 else path.stem for path in paths]
+    return names if len(set(names)) == len(names) else [path.name for path in paths]

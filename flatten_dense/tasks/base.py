@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from flatten_dense.backbones import TimmBackbone
+from flatten_dense.data.class_list import first_few
 from flatten_dense.optim import PolySchedule, parameter_groups
 from flatten_dense.structures import InputFormat, LabelSpace
 
@@ -83,7 +84,7 @@ class BaseTask(LightningModule):
         optimizer = self._make_optimizer(parameter_groups(self, no_decay=self._no_decay))
         if self._schedule is None:
             return optimizer
-        scheduler = self._schedule(optimizer, int(self.trainer.estimated_stepping_batches))
+        scheduler = self._schedule(optimizer, self.trainer.estimated_stepping_batches)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -96,17 +97,29 @@ class BaseTask(LightningModule):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse weights that were trained for other classes, before torch lists every tensor that differs."""
+        """Refuse weights of other classes or of another model, before torch lists every tensor that differs.
+
+        Raises:
+            ValueError: the checkpoint does not fit this task.
+        """
         saved = checkpoint.get(CHECKPOINT_KEY)
-        if saved is None:
-            return
-        theirs, ours = tuple(saved["labels"]["class_names"]), self.labels.class_names
-        if len(theirs) != len(ours):
+        theirs = self.labels.class_names if saved is None else saved["labels"]["class_names"]
+        if len(theirs) != self.labels.num_classes:
             raise ValueError(
-                f"the checkpoint was trained on {len(theirs)} classes ({_brief(theirs)}), the data has {len(ours)} "
-                f"({_brief(ours)}): use the data set or the classes file it was trained with, or start a new fit"
+                f"the checkpoint was trained on {len(theirs)} classes ({first_few(theirs)}), the data has "
+                f"{self.labels.num_classes} ({first_few(self.labels.class_names)}): use the data set or the classes "
+                "file it was trained with, or start a new fit"
             )
-
-
-def _brief(names: Sequence[str]) -> str:
-    return ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
+        given = {name: tuple(tensor.shape) for name, tensor in checkpoint["state_dict"].items()}
+        needed = {name: tuple(tensor.shape) for name, tensor in self.state_dict().items()}
+        differing = [
+            f"{name} is {given.get(name, 'missing')} in the checkpoint and {needed.get(name, 'missing')} in the model"
+            for name in sorted({*given, *needed})
+            if given.get(name) != needed.get(name)
+        ]
+        if differing:
+            raise ValueError(
+                f"the checkpoint holds another model than the configuration describes; {len(differing)} tensors "
+                f"differ, such as: {differing[0]}. Leave the model's options to the checkpoint, or give it those it "
+                "was trained with"
+            )

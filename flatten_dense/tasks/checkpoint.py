@@ -1,4 +1,4 @@
-"""From a checkpoint alone: read it without running it, and rebuild the task that it holds."""
+"""Checkpoints: write them whole, read them without running them, and rebuild the task from one alone."""
 
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -7,12 +7,14 @@ from typing import Any
 
 import torch
 from jsonargparse import ArgumentParser
+from lightning.fabric.plugins import TorchCheckpointIO
 
 from flatten_dense.tasks.base import CHECKPOINT_FORMAT, CHECKPOINT_KEY, BaseTask
 from flatten_dense.tasks.semantic_segmentation import SemanticSegmentationTask  # noqa: F401 - its name is looked up
 
-TRUSTED_PACKAGES = ("flatten_dense", "torch.optim")
+TRUSTED_PACKAGES = ("flatten_dense",)
 _TRAINING_ONLY = ("optimizer", "no_decay", "schedule")
+_HELD_BY_LABELS = ("classes", "num_classes", "reduce_zero_label", "ignore_index")
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -36,6 +38,11 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return checkpoint
 
 
+def holds_recipe(path: Path) -> bool:
+    """Whether a checkpoint says how its model is built; raises as :func:`read_checkpoint`."""
+    return bool(read_checkpoint(path).get(CHECKPOINT_KEY, {}).get("recipe"))
+
+
 def read_recipe(path: Path, trusted: Sequence[str] = ()) -> dict[str, Any]:
     """Configuration of the task in a checkpoint: ``model``, ``data`` and ``name``, with labels filled in.
 
@@ -43,7 +50,7 @@ def read_recipe(path: Path, trusted: Sequence[str] = ()) -> dict[str, Any]:
 
     Args:
         path: a checkpoint written by this package.
-        trusted: packages beside `flatten_dense` and `torch.optim` whose classes may be built.
+        trusted: packages beside `flatten_dense` whose classes may be built.
 
     Raises:
         ValueError: the checkpoint cannot be read, holds no recipe, or names a class outside the trusted packages.
@@ -51,23 +58,26 @@ def read_recipe(path: Path, trusted: Sequence[str] = ()) -> dict[str, Any]:
     saved = read_checkpoint(path).get(CHECKPOINT_KEY)
     if saved is None or saved.get("recipe") is None:
         raise ValueError(
-            f"{path} does not say how its model is built (it was not saved by `flatten-dense fit`): name the recipe "
-            "it was trained with, -c RECIPE"
+            f"{path} does not say how its model is built, since it was not saved by `flatten-dense fit`: validate and "
+            "test take it with the recipe it was trained with, -c RECIPE"
         )
     if saved["format"] > CHECKPOINT_FORMAT:
         raise ValueError(f"{path} was written by a newer flatten_dense (format {saved['format']}): upgrade the package")
     recipe: dict[str, Any] = saved["recipe"]
-    for class_path in _import_paths(recipe):
-        if not any(class_path.startswith(f"{package}.") for package in (*TRUSTED_PACKAGES, *trusted)):
-            raise ValueError(
-                f"{path} asks for the class {class_path}, which is not ours: if you trust the file, call "
-                f"load_task(path, trusted=[{class_path.partition('.')[0]!r}]), or name its recipe with -c RECIPE"
-            )
-    arguments = recipe["model"]["init_args"]
+    arguments, data = recipe["model"]["init_args"], recipe["data"]
     for name in _TRAINING_ONLY:
         arguments.pop(name, None)
     arguments["backbone"]["init_args"].pop("pretrained", None)
-    recipe["data"]["init_args"]["labels"] = saved["labels"]
+    for class_path in (data["class_path"], *_import_paths(recipe["model"])):
+        if not any(class_path.startswith(f"{package}.") for package in (*TRUSTED_PACKAGES, *trusted)):
+            package = class_path.partition(".")[0]
+            raise ValueError(
+                f"{path} asks for the class {class_path}, which is not ours: if you trust the file, say so by "
+                f"--trust {package}, in Python by load_task(path, trusted=[{package!r}])"
+            )
+    for name in _HELD_BY_LABELS:
+        data["init_args"].pop(name, None)
+    data["init_args"]["labels"] = saved["labels"]
     recipe["labels"], recipe["input_format"] = saved["labels"], saved["input_format"]
     return recipe
 
@@ -88,8 +98,24 @@ def load_task(path: str | Path, trusted: Sequence[str] = ()) -> BaseTask:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(BaseTask, "model")
     task: BaseTask = parser.instantiate(parser.parse_object({"model": recipe["model"]})).model
-    task.load_state_dict(read_checkpoint(path)["state_dict"])
+    checkpoint = read_checkpoint(path)
+    task.on_load_checkpoint(checkpoint)
+    task.load_state_dict(checkpoint["state_dict"])
     return task.eval()
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Write a checkpoint beside its place and move it there: a kill in the middle leaves the earlier one whole.
+
+    Lightning itself writes to the system's temporary folder, which may lie on another disk; moving is copying then.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:  # noqa: ANN401 - Lightning's signature
+        """Save under another name in the same folder, then rename."""
+        path = Path(path)
+        draft = path.with_name(f".{path.name}.part")
+        super().save_checkpoint(checkpoint, draft, storage_options)
+        draft.replace(path)
 
 
 def _import_paths(value: Any, key: str = "") -> list[str]:  # noqa: ANN401 - nested plain data
@@ -100,6 +126,6 @@ def _import_paths(value: Any, key: str = "") -> list[str]:  # noqa: ANN401 - nes
         return [path for child in value for path in _import_paths(child)]
     if not isinstance(value, str):
         return []
-    module, dot, _ = value.partition(".")
-    may_import = dot and module.isidentifier() and find_spec(module) is not None
+    *module, _ = parts = value.split(".")
+    may_import = module and all(part.isidentifier() for part in parts) and find_spec(parts[0]) is not None
     return [value] if key == "class_path" or may_import else []

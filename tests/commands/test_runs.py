@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from flatten_dense.commands.runs import new_run, run_of, save_config
+from flatten_dense.commands.runs import new_run, newest_config, run_of, save_config
 
 
 def test_two_runs_in_one_second_do_not_share_a_directory(tmp_path):
@@ -10,9 +10,16 @@ def test_two_runs_in_one_second_do_not_share_a_directory(tmp_path):
 
 
 def test_further_processes_make_no_directory(tmp_path, monkeypatch):
+    run = new_run(tmp_path, "name")
     monkeypatch.setattr("flatten_dense.commands.runs.rank_zero_only.rank", 1)
-    new_run(tmp_path, "name")
-    assert list(tmp_path.iterdir()) == []
+    assert new_run(tmp_path, "name") == run
+    assert [path.name for path in (tmp_path / "name").iterdir()] == [run.name]
+
+
+def test_the_newest_config_is_the_last_resume(tmp_path):
+    for number in range(12):
+        save_config(tmp_path, str(number))
+    assert newest_config(tmp_path).read_text() == "11"
 
 
 def test_first_config_is_kept_and_later_ones_lie_beside_it(tmp_path):

@@ -19,7 +19,6 @@ def steps_of(metrics):
         return [int(row["step"]) for row in csv.DictReader(file) if row.get("train/lr")]
 
 
-@pytest.mark.slow
 def test_sigkill_in_mid_epoch_loses_at_most_n_steps(fitted, tmp_path):
     options = ["--data.root", str(fitted.data), "--runs", str(tmp_path), "--name", "killed"]
     options += ["--trainer.max_steps", str(STEPS), "--save_every", str(SAVE_EVERY)]

@@ -172,10 +172,55 @@ def test_resume_keeps_the_first_config(fitted, stopped):
     assert [step for step, _ in rows(stopped, "train/lr")] == list(range(6))
 
 
+def test_a_second_resume_goes_on_with_the_options_of_the_first(fitted, stopped):
+    last = str(stopped / "checkpoints/last.ckpt")
+    assert main(["fit", "--ckpt_path", last, "--trainer.max_steps", "5"]) == 0
+    assert main(["fit", "--ckpt_path", last]) == 0
+    assert read_checkpoint(stopped / "checkpoints/last.ckpt")["global_step"] == 5
+
+
+def test_a_name_begins_a_new_run_at_the_checkpoint(fitted, stopped, tmp_path):
+    before = sorted(path.name for path in stopped.rglob("*"))
+    options = ["--ckpt_path", str(stopped / "checkpoints/last.ckpt"), "--name", "other"]
+    assert main(["fit", *options]) == 0
+    assert sorted(path.name for path in stopped.rglob("*")) == before
+    assert [step for step, _ in rows(only(tmp_path / "other"), "train/lr")] == [3]
+
+
+def test_a_resume_keeps_the_events_of_tensorboard(stopped):
+    before = set((stopped / "tensorboard").iterdir())
+    assert main(["fit", "--ckpt_path", str(stopped / "checkpoints/last.ckpt")]) == 0
+    assert before < set((stopped / "tensorboard").iterdir())
+
+
 def test_resume_from_the_best_sets_later_rows_aside(fitted, stopped):
     assert main(["fit", "--ckpt_path", str(stopped / "checkpoints/best.ckpt")]) == 0
     assert [step for step, _ in rows(stopped, "train/lr")] == list(range(4))
     assert (stopped / "metrics.replaced.csv").is_file()
+
+
+def test_a_config_of_a_run_repeats_it(fitted, tmp_path):
+    assert main(["fit", "-c", str(fitted.run / "config.yaml"), "--runs", str(tmp_path)]) == 0
+    again = only(tmp_path / "micro")
+    assert rows(again, "train/loss") == rows(fitted.run, "train/loss")
+
+
+def test_test_takes_a_recipe_beside_the_checkpoint(fitted, tmp_path):
+    (tmp_path / "delta.yaml").write_text("trainer: {limit_test_batches: 1}")
+    options = ["--ckpt_path", str(fitted.best), "--data.root", str(fitted.data), "--runs", str(tmp_path / "runs")]
+    for recipe in (fitted.run / "config.yaml", tmp_path / "delta.yaml"):
+        assert main(["test", "-c", str(recipe), *options]) == 0
+
+
+@pytest.mark.parametrize(
+    "options",
+    [["--trainer.logger", "false"], ["--trainer.callbacks+=LearningRateMonitor"], ["--trainer.fast_dev_run=1"]],
+)
+def test_trainer_options_are_kept_beside_ours(fitted, tmp_path, options):
+    if "fast_dev_run" not in options[0]:
+        options = [*options, "--trainer.max_steps", "2"]
+    paths = ["--data.root", str(fitted.data), "--runs", str(tmp_path)]
+    assert main(["fit", "-c", str(fitted.recipe), *paths, *options]) == 0
 
 
 def test_mixed_precision(fitted, tmp_path):

@@ -181,7 +181,7 @@ def test_test_reads_the_chosen_split(ade_root):
 
 def test_given_labels_go_before_the_folder(ade_root):
     labels = LabelSpace(("a", "b", "c"), default_palette(3), reduce_zero_label=True)
-    assert make(ade_root(classes=False), labels=labels, classes=Path("missing.txt")).labels == labels
+    assert make(ade_root(classes=False), labels=labels).labels == labels
 
 
 def test_given_labels_are_compared_with_the_folder(ade_root):

@@ -14,7 +14,9 @@ def write(path, size=(12, 8)):
 
 
 def batches(path, **options):
-    return list(PhotoDataModule(path, input_format=InputFormat(), num_workers=0, **options).predict_dataloader())
+    module = PhotoDataModule(path, input_format=InputFormat(), num_workers=0, **options)
+    module.setup("predict")
+    return list(module.predict_dataloader())
 
 
 def test_a_single_file(tmp_path):
@@ -33,6 +35,7 @@ def test_a_folder_in_the_order_of_names(tmp_path):
 def test_images_are_resized_as_the_model_expects_and_remember_their_size(tmp_path):
     write(tmp_path / "a.png", (40, 20))
     module = PhotoDataModule(tmp_path, input_format=InputFormat((20, 10)), num_workers=0)
+    module.setup("predict")
     (batch,) = module.predict_dataloader()
     assert batch["image"][0].shape == (3, 10, 20)
     assert batch["size"] == [(20, 40)]
@@ -42,6 +45,12 @@ def test_equal_stems_keep_their_suffix(tmp_path):
     for name in ("a.png", "a.jpg", "b.png"):
         write(tmp_path / name)
     assert sorted(name for batch in batches(tmp_path) for name in batch["name"]) == ["a.jpg", "a.png", "b"]
+
+
+def test_no_two_photos_share_a_name(tmp_path):
+    for name in ("a.jpg", "a.png", "a.jpg.png"):
+        write(tmp_path / name)
+    assert sorted(name for batch in batches(tmp_path) for name in batch["name"]) == ["a.jpg", "a.jpg.png", "a.png"]
 
 
 def test_an_unreadable_photo_does_not_stop_the_others(tmp_path):
@@ -55,4 +64,4 @@ def test_an_unreadable_photo_does_not_stop_the_others(tmp_path):
 
 def test_missing_folder(tmp_path):
     with pytest.raises(DataError, match="nowhere"):
-        PhotoDataModule(tmp_path / "nowhere")
+        PhotoDataModule(tmp_path / "nowhere").setup("predict")

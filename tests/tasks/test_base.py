@@ -81,8 +81,16 @@ def test_checkpoint_says_how_to_read_a_photo(make_task):
     assert checkpoint[CHECKPOINT_KEY]["input_format"]["normalization"]["mean"] == [0.485, 0.456, 0.406]
 
 
+def test_weights_of_another_model_are_refused_by_name(make_task):
+    other = make_task(neck=None)
+    checkpoint = {"state_dict": other.state_dict()}
+    with pytest.raises(ValueError, match=r"holds another model .* tensors differ, such as: head"):
+        make_task().on_load_checkpoint(checkpoint)
+
+
 def test_weights_for_other_classes_are_refused_by_name(make_task):
     checkpoint: dict = {}
     make_task(num_classes=5).on_save_checkpoint(checkpoint)
+    checkpoint["state_dict"] = {}
     with pytest.raises(ValueError, match=r"trained on 5 classes \(class 0, .*the data has 3"):
         make_task().on_load_checkpoint(checkpoint)
