@@ -1,6 +1,5 @@
 """`fit`, `validate`, `test` and `predict`: Lightning's command line over our tasks, with runs and recipes."""
 
-import argparse
 import json
 import logging
 import sys
@@ -17,14 +16,14 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from flatten_dense import heads, necks  # noqa: F401 - so that recipes can name their classes
 from flatten_dense.callbacks import CurvePlotter, MetricsFile, PredictionPlotter, PredictionWriter
-from flatten_dense.commands.recipes import find_recipe
-from flatten_dense.commands.runs import new_run, newest_config, run_of, save_config
+from flatten_dense.commands.configuration import with_recipes
+from flatten_dense.commands.runs import new_run, run_of, save_config
 from flatten_dense.data.ade20k import ADE20KDataModule  # noqa: F401
 from flatten_dense.data.base import BaseDataModule
 from flatten_dense.data.photos import PhotoDataModule
 from flatten_dense.loggers import AppendingCSVLogger
 from flatten_dense.tasks.base import BaseTask
-from flatten_dense.tasks.checkpoint import AtomicCheckpointIO, holds_recipe, read_checkpoint, read_recipe
+from flatten_dense.tasks.checkpoint import AtomicCheckpointIO, read_checkpoint
 from flatten_dense.tasks.semantic_segmentation import SemanticSegmentationTask
 
 
@@ -47,7 +46,7 @@ class TrainerCLI(LightningCLI):
         self.verb = verb
         self.run_directory: Path | None = None
         self._starts_anew = any(arg.partition("=")[0] in ("--name", "--runs") for arg in args)
-        args = [verb, *_with_recipes(verb, list(args))]
+        args = [verb, *with_recipes(verb, args)]
         _silence()
         super().__init__(
             BaseTask,
@@ -70,6 +69,7 @@ class TrainerCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse the given options; sys.argv stays what further processes of this run are started with."""
+        assert isinstance(args, list)
         self.config = parser.parse_args(args)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -133,7 +133,7 @@ class TrainerCLI(LightningCLI):
     def after_fit(self) -> None:
         """Say where everything is; keep the last step even if N does not divide it."""
         assert self.run_directory is not None
-        if self.trainer.fast_dev_run:
+        if self._get(self.config, "trainer")["fast_dev_run"]:
             return
         self.trainer.save_checkpoint(self.run_directory / "checkpoints" / "last.ckpt", weights_only=False)
         self._report()
@@ -222,64 +222,6 @@ class TrainerCLI(LightningCLI):
 def run(verb: str, args: Sequence[str]) -> TrainerCLI:
     """Carry out one Trainer verb."""
     return TrainerCLI(verb, args)
-
-
-def _with_recipes(verb: str, args: list[str]) -> list[str]:
-    """Turn recipe names into files, and put what a checkpoint says of itself before all of them.
-
-    Raises:
-        ValueError: there is no such recipe, or neither a recipe nor a checkpoint says what the model is.
-    """
-    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    finder.add_argument("-c", "--config", action="append", default=[])
-    finder.add_argument("--ckpt_path", type=Path)
-    finder.add_argument("--trust", action="append", default=[])
-    known, rest = finder.parse_known_args(args)
-    recipes = [find_recipe(name) for name in known.config]
-    checkpoint: Path | None = known.ckpt_path
-    stack, name = [str(path) for path in recipes], recipes[0].stem if recipes else None
-    if checkpoint is not None:
-        rest += ["--ckpt_path", str(checkpoint)]
-    if not any(_asks_for_help(option) for option in rest):
-        if verb == "fit":
-            stack = stack or [str(_config_to_resume(checkpoint))]
-        else:
-            recipe = _recipe_of_checkpoint(verb, checkpoint, known.trust, has_recipe=bool(recipes))
-            stack = [*([json.dumps(recipe)] if recipe else []), *stack]
-    # The name comes first: one in a config wins over the recipe's file name, and --name over both.
-    default_name = ["--name", name] if name and verb != "predict" else []
-    return default_name + [option for path in stack for option in ("--config", path)] + rest
-
-
-def _asks_for_help(option: str) -> bool:
-    name = option.partition("=")[0]
-    return name in ("-h", "--help", "--print_config") or name.endswith(".help")
-
-
-def _config_to_resume(checkpoint: Path | None) -> Path:
-    if checkpoint is None:
-        raise ValueError("fit needs a recipe: -c NAME (see `flatten-dense recipes`) or -c FILE.yaml")
-    read_checkpoint(checkpoint)
-    run = run_of(checkpoint)
-    if run is None:
-        raise ValueError(f"--ckpt_path {checkpoint} does not lie in a run: name its recipe too, -c RECIPE")
-    return newest_config(run)
-
-
-def _recipe_of_checkpoint(
-    verb: str, checkpoint: Path | None, trusted: list[str], has_recipe: bool
-) -> dict[str, Any] | None:
-    """The configuration that a checkpoint holds, in the form of this verb's parser; None if -c stands in for it."""
-    if checkpoint is None:
-        raise ValueError(f"{verb} needs the weights to use: --ckpt_path RUN/checkpoints/best.ckpt")
-    if verb == "predict" and has_recipe:
-        raise ValueError("predict takes model, classes and image size from the checkpoint: leave out -c")
-    if has_recipe and not holds_recipe(checkpoint):
-        return None
-    saved = read_recipe(checkpoint, trusted)
-    if verb == "predict":
-        return {"model": saved["model"], "data": {"labels": saved["labels"], "input_format": saved["input_format"]}}
-    return {"name": saved["name"], "model": saved["model"], "data": saved["data"]}
 
 
 def _metrics_table(metrics: dict[str, Any]) -> str:
