@@ -121,7 +121,7 @@ class BaseDataModule(LightningDataModule, ABC):
     ) -> DataLoader[dict[str, Any]]:
         return DataLoader(
             dataset,
-            batch_size,
+            batch_size=batch_size,
             shuffle=shuffle,
             drop_last=drop_last,
             num_workers=self.num_workers,

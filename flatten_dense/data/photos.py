@@ -69,7 +69,7 @@ class PhotoDataModule(LightningDataModule):
 
     def predict_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Batches of lists: image, photo as read, size, name; and failed, messages about photos that cannot be read."""
-        return DataLoader(self.dataset, self.batch_size, num_workers=self.num_workers, collate_fn=_collate)
+        return DataLoader(self.dataset, batch_size=self.batch_size, num_workers=self.num_workers, collate_fn=_collate)
 
 
 def _collate(samples: list[dict[str, Any]]) -> dict[str, Any]:

@@ -15,13 +15,12 @@ def small_demo(monkeypatch, tmp_path):
     return ["demo", "--output", str(tmp_path / "runs"), *steps]
 
 
-def test_demo_trains_evaluates_predicts_and_says_where_everything_is(small_demo, tmp_path, capsys):
+def test_demo_trains_evaluates_predicts_and_says_where_everything_is(small_demo, tmp_path, caplog):
     assert main(small_demo) == 0
     (run,) = (tmp_path / "runs/demo").iterdir()
     (tested,) = (tmp_path / "runs/demo-test").iterdir()
     metrics = json.loads((tested / "metrics.json").read_text())
-    printed = capsys.readouterr()
-    assert f"mIoU {metrics['mIoU']:.3f}" in printed.out + printed.err
+    assert f"mIoU {metrics['mIoU']:.3f}" in caplog.text
     assert len(list((run / "predictions/masks").iterdir())) == 8
     assert (tested / "pictures/test.png").is_file()
     assert (run / "curves.png").is_file()
