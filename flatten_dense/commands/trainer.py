@@ -240,6 +240,7 @@ def _silence() -> None:
     """Keep back what Lightning says that no user of ours can act on."""
     warnings.filterwarnings("ignore", ".*does not have many workers.*")  # their number follows the CPUs there are
     warnings.filterwarnings("ignore", ".*LeafSpec.*")  # Lightning's own use of torch
+    warnings.filterwarnings("ignore", ".*exists and is not empty.*")  # a resume writes where its run is
     warnings.filterwarnings("ignore", ".*callbacks used to create the checkpoint.*")  # a test needs none of a fit's
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_without_advertising)
 
