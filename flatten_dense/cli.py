@@ -84,7 +84,9 @@ def _option_error(message: str, args: Sequence[str]) -> str:
     )
     lines = [line.strip(" -") for line in message.splitlines() if line.strip() and not noise.match(line)]
     text = "\n  ".join(line[:300] for line in lines) or message[:500]
-    return re.sub(r"Parser key \"([^\"]+)\"", r"option --\1", text)
+    text = re.sub(r"Parser key \"([^\"]+)\"", r"option --\1", text)
+    # The option of a class is told inside out: "option --data:", then "option --crop_size:".
+    return re.sub(r"(option --[\w.]+):\s+option --", r"\1.", text)
 
 
 def _suggestion(name: str, known: list[str]) -> str:

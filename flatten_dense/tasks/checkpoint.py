@@ -1,5 +1,6 @@
 """Checkpoints: write them whole, read them without running them, and rebuild the task from one alone."""
 
+import zipfile
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,7 +27,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ValueError(f"{path}: there is no such checkpoint; a run keeps its own in RUN/checkpoints")
     try:
-        checkpoint = torch.load(path, weights_only=True, map_location="cpu", mmap=True)
+        checkpoint = torch.load(path, weights_only=True, map_location="cpu", mmap=zipfile.is_zipfile(path))
     except Exception as error:  # torch raises a dozen types for as many kinds of damage
         reason = str(error).strip().splitlines()
         raise ValueError(
