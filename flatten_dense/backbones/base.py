@@ -1,15 +1,21 @@
 """Any timm model as a backbone: images in, a list of NCHW maps out."""
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import timm
 from torch import Tensor, nn
 
+from flatten_dense.backbones.dense_maps import DenseMaps
+from flatten_dense.layers import Size
+
 
 class TimmBackbone(nn.Module):
     """A timm model without its classifier, giving the maps of its stages from fine to coarse.
+
+    Of our own families, PVTv2's maps are normalised by its own norms; Swin's and CSwin's by a LayerNorm per map, the
+    last of which is the pretrained one; PVT's and DeiT's are as the blocks leave them.
 
     Args:
         name: a name of timm's registry, ``flatten_pvt_tiny`` or ``resnet18``, with or without a pretrained tag.
@@ -41,9 +47,12 @@ class TimmBackbone(nn.Module):
             arguments["drop_path_rate"] = drop_path_rate
         if out_indices is not None:
             arguments["out_indices"] = tuple(out_indices)
+        if _is_own(name):
+            arguments["feature_cls"] = DenseMaps
         try:
             self.body = timm.create_model(name, pretrained=pretrained, features_only=True, **arguments)
         except (TypeError, IndexError, RuntimeError, AssertionError) as error:
+            arguments.pop("feature_cls", None)
             raise ValueError(
                 f"timm cannot build backbone {name!r} with pretrained={pretrained}, options={arguments}: {error}"
             ) from error
@@ -52,9 +61,29 @@ class TimmBackbone(nn.Module):
         self.strides: tuple[int, ...] = tuple(info.reduction())
         self._to_nchw = _converter(name, str(getattr(self.body.output_fmt, "value", self.body.output_fmt)))
 
-    def forward(self, images: Tensor) -> list[Tensor]:
-        """Map ``[B, 3, H, W]``, normalised, to one ``[B, channels[i], h, w]`` per stage."""
-        return [self._to_nchw(feature) for feature in self.body(images)]
+    def forward(self, images: Tensor, image_sizes: Sequence[Size] | None = None) -> list[Tensor]:
+        """Map normalised images to one ``[B, channels[i], h, w]`` per stage.
+
+        Args:
+            images: ``[B, 3, H, W]``.
+            image_sizes: (h, w) of each image in a batch that was padded at the right and bottom; the maps of an image
+                then do not depend on the others, and are zero outside its own part.
+
+        Raises:
+            ValueError: for images or sizes that the model cannot take.
+        """
+        if image_sizes is None:
+            return [self._to_nchw(feature) for feature in self.body(images)]
+        if not isinstance(self.body, DenseMaps):
+            raise ValueError(
+                "image_sizes keep the images of a padded batch apart, which only FLatten backbones can; leave them out"
+            )
+        maps: list[Tensor] = self.body(images, image_sizes)
+        return maps
+
+
+def _is_own(name: str) -> bool:
+    return timm.is_model(name) and timm.model_entrypoint(name).__module__.startswith(f"{__package__}.")
 
 
 def _check_name(name: str) -> None:

@@ -1,15 +1,33 @@
 """Attention cores and the parts that the backbone families share."""
 
+from flatten_dense.layers.block import Block
 from flatten_dense.layers.focused_linear_attention import FocusedLinearAttention
-from flatten_dense.layers.patch_embed import PatchEmbed
-from flatten_dense.layers.positional import resize_token_table
+from flatten_dense.layers.lepe import LocallyEnhancedAttention
+from flatten_dense.layers.mlp import ConvMlp, Mlp
+from flatten_dense.layers.patch_embed import PatchEmbed, PatchMerging
+from flatten_dense.layers.positional import relative_position_bias, resize_token_table
+from flatten_dense.layers.projections import POOLED_GRID, FusedAttention, SpatialReductionAttention
 from flatten_dense.layers.softmax_attention import SoftmaxAttention
-from flatten_dense.layers.spatial_reduction import SpatialReductionAttention
+from flatten_dense.layers.token_grid import Size, TokenGrid, ceil_div
+from flatten_dense.layers.windows import SwinWindowAttention, WindowedAttention
 
 __all__ = [
+    "POOLED_GRID",
+    "Block",
+    "ConvMlp",
     "FocusedLinearAttention",
+    "FusedAttention",
+    "LocallyEnhancedAttention",
+    "Mlp",
     "PatchEmbed",
+    "PatchMerging",
+    "Size",
     "SoftmaxAttention",
     "SpatialReductionAttention",
+    "SwinWindowAttention",
+    "TokenGrid",
+    "WindowedAttention",
+    "ceil_div",
+    "relative_position_bias",
     "resize_token_table",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import cast
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 
 from flatten_dense.layers.positional import resize_token_table
+from flatten_dense.layers.token_grid import Size, TokenGrid
 from flatten_dense.ops.focused_linear_attention import (
     at_least_float32,
     focused_feature_map,
@@ -43,7 +45,7 @@ class FocusedLinearAttention(nn.Module):
         self,
         dim: int,
         num_heads: int,
-        grid_size: tuple[int, int],
+        grid_size: Size,
         focusing_factor: float = 3,
         kernel_size: int = 5,
     ) -> None:
@@ -65,10 +67,11 @@ class FocusedLinearAttention(nn.Module):
         q: Tensor,
         k: Tensor,
         v: Tensor,
-        q_size: tuple[int, int],
-        kv_size: tuple[int, int],
+        q_size: Size,
+        kv_size: Size,
         key_padding_mask: Tensor | None = None,
         attn_bias: Tensor | None = None,
+        own_sizes: Sequence[Size] | None = None,
     ) -> Tensor:
         """Attend.
 
@@ -80,6 +83,7 @@ class FocusedLinearAttention(nn.Module):
             kv_size: (H, W) of keys and values, H * W = M.
             key_padding_mask: ``[B, M]`` bool, True = ignore: no key, and zero for the convolution.
             attn_bias: not possible here; an argument only to share the softmax core's signature.
+            own_sizes: (h, w) of each image's part of the key grid in a padded batch; the encoding spans that part.
 
         Returns:
             ``[B, N, C]`` in the type of ``q``.
@@ -93,7 +97,7 @@ class FocusedLinearAttention(nn.Module):
         with full_precision(q.device):
             q, k, v = at_least_float32(q), at_least_float32(k), at_least_float32(v)
             scale = _widen(self.scale)
-            k = k + resize_token_table(_widen(self.positional_encoding), self.grid_size, kv_size)
+            k = k + resize_token_table(_widen(self.positional_encoding), self.grid_size, kv_size, own_sizes)
             q = focused_feature_map(q, scale, self.focusing_factor)
             k = focused_feature_map(k, scale, self.focusing_factor)
             if key_padding_mask is not None:
@@ -103,16 +107,15 @@ class FocusedLinearAttention(nn.Module):
             out = out.clamp(-FLOAT16_MAX, FLOAT16_MAX)
         return out.to(dtype)
 
-    def _convolve(self, v: Tensor, q_size: tuple[int, int], kv_size: tuple[int, int]) -> Tensor:
+    def _convolve(self, v: Tensor, q_size: Size, kv_size: tuple[int, int]) -> Tensor:
         """Depth-wise convolution of the values as a map of ``q_size``: ``[B, M, C]`` to ``[B, N, C]``."""
         if kv_size != q_size:
             # Along the flattened index, not over the map: spatially odd, but it is how published weights were trained.
             v = F.interpolate(v.transpose(1, 2), size=q_size[0] * q_size[1], mode="linear").transpose(1, 2)
-        maps = v.transpose(1, 2).reshape(v.shape[0], v.shape[2], *q_size)  # a view: channels-last memory
         weight = _widen(self.dwc.weight).repeat(self.num_heads, 1, 1, 1)
         bias = _widen(cast(Tensor, self.dwc.bias)).repeat(self.num_heads)
-        maps = F.conv2d(maps, weight, bias, padding=self.dwc.padding, groups=weight.shape[0])
-        return maps.flatten(2).transpose(1, 2)
+        maps = F.conv2d(TokenGrid(q_size).to_map(v), weight, bias, padding=self.dwc.padding, groups=weight.shape[0])
+        return TokenGrid.to_tokens(maps)
 
     def extra_repr(self) -> str:
         """The arguments that the submodules do not show."""

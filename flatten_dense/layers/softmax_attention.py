@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from flatten_dense.layers.token_grid import Size
 from flatten_dense.ops.focused_linear_attention import split_heads
 
 
@@ -30,10 +33,11 @@ class SoftmaxAttention(nn.Module):
         q: Tensor,
         k: Tensor,
         v: Tensor,
-        q_size: tuple[int, int],
-        kv_size: tuple[int, int],
+        q_size: Size,
+        kv_size: Size,
         key_padding_mask: Tensor | None = None,
         attn_bias: Tensor | None = None,
+        own_sizes: Sequence[Size] | None = None,
     ) -> Tensor:
         """Attend.
 
@@ -45,6 +49,7 @@ class SoftmaxAttention(nn.Module):
             kv_size: (H, W) of keys and values; not needed here.
             key_padding_mask: ``[B, M]`` bool, True = ignore that key. A row that ignores every key gives zeros.
             attn_bias: added before the softmax, broadcastable to ``[B, G, N, M]``.
+            own_sizes: of the images in a padded batch; not needed here, the mask says it.
 
         Returns:
             ``[B, N, C]``.

@@ -1,0 +1,97 @@
+"""Which attention each block of a backbone gets, from the paper's notation and the options all families share."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from torch import nn
+
+from flatten_dense.layers import FocusedLinearAttention, Size, WindowedAttention
+
+
+def block_letters(attention: str, depths: Sequence[int]) -> list[str]:
+    """Spell the paper's per-stage string out to one letter per block.
+
+    Args:
+        attention: a letter per stage: L for focused linear attention, S for softmax attention, M for a stage whose
+            first blocks are linear, their number being read after the letters: "LLSS", "LLMS2".
+        depths: blocks of each stage.
+
+    Returns:
+        For each stage a string of L and S, as long as the stage is deep.
+
+    Raises:
+        ValueError: the string does not fit the stages.
+    """
+    match = re.fullmatch(r"([LSM]+)(\d*)", attention) if isinstance(attention, str) else None
+    if match is None or len(match[1]) != len(depths):
+        expected = f"{len(depths)} letters" if len(depths) > 1 else "one letter"
+        raise ValueError(
+            f"attention must be {expected} L (linear), S (softmax) or M (mixed, with the number of linear blocks after "
+            f"the letters) like {'LLSS' * (len(depths) // 4) or 'L'!r} or "
+            f"{'LLMS2' if len(depths) == 4 else 'M' * len(depths) + '2'!r}, got {attention!r}"
+        )
+    letters, count = match[1], match[2]
+    if ("M" in letters) != bool(count):
+        missing = "needs the number of its linear blocks after the letters, like 'LLMS2'"
+        raise ValueError(f"attention {attention!r} {'with M ' + missing if not count else 'has a number but no M'}")
+    linear = int(count or 0)
+    too_short = [depth for letter, depth in zip(letters, depths, strict=True) if letter == "M" and depth < linear]
+    if too_short:
+        raise ValueError(f"attention {attention!r} asks for {linear} linear blocks in a stage of {too_short[0]}")
+    mixed = ["L" * linear + "S" * (depth - linear) for depth in depths]
+    return [m if letter == "M" else letter * len(m) for letter, m in zip(letters, mixed, strict=True)]
+
+
+@dataclass(frozen=True)
+class LinearOptions:
+    """How the linear blocks of a backbone attend.
+
+    Attributes:
+        focusing_factor: power of the focused feature map.
+        kernel_size: of the depth-wise convolution, odd.
+        window_size: side of the windows that linear blocks attend within; None for the whole map.
+    """
+
+    focusing_factor: float = 3
+    kernel_size: int = 5
+    window_size: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.focusing_factor <= 0:
+            raise ValueError(f"focusing_factor must be positive, got {self.focusing_factor}")
+        check_window("linear_window_size", self.window_size)
+
+    def core(
+        self,
+        dim: int,
+        num_heads: int,
+        key_grid: Size,
+        block: int,
+        around: Callable[[nn.Module], nn.Module] = lambda core: core,
+    ) -> nn.Module:
+        """The core of a linear block.
+
+        Args:
+            dim: C.
+            num_heads: G.
+            key_grid: native (H, W) of the keys.
+            block: index in its stage; windows of odd blocks are shifted.
+            around: wraps the core inside its windows.
+        """
+        side = self.window_size
+        grid = key_grid if side is None else (min(side, key_grid[0]), min(side, key_grid[1]))
+        core = around(FocusedLinearAttention(dim, num_heads, grid, self.focusing_factor, self.kernel_size))
+        return core if side is None else WindowedAttention(core, (side, side), shifted=block % 2 == 1)
+
+
+def check_window(name: str, size: int | None) -> None:
+    """Refuse a window without tokens.
+
+    Raises:
+        ValueError: the size is below 1.
+    """
+    if size is not None and size < 1:
+        raise ValueError(f"{name} must be at least 1 token, or None for the whole map; got {size}")

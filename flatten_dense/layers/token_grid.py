@@ -1,0 +1,68 @@
+"""The map that tokens lie on, and which part of it belongs to each image of a padded batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+Size = tuple[int, int]
+
+
+def ceil_div(size: Size, stride: int) -> Size:
+    """Cells of side ``stride`` that cover ``size``."""
+    return -(-size[0] // stride), -(-size[1] // stride)
+
+
+class TokenGrid(NamedTuple):
+    """A row-major map of tokens.
+
+    Attributes:
+        size: (H, W) of the map, H * W = N.
+        own_sizes: (h, w) of each image's own part, at the top left; None when every image fills the map.
+        padding: ``[B, H, W]`` bool, True outside the own parts; None as above.
+    """
+
+    size: Size
+    own_sizes: tuple[Size, ...] | None = None
+    padding: Tensor | None = None
+
+    @staticmethod
+    def of(maps: Tensor, own_sizes: Sequence[Size] | None = None) -> TokenGrid:
+        """The grid of ``[B, C, H, W]``."""
+        size = (maps.shape[2], maps.shape[3])
+        return TokenGrid(size) if own_sizes is None else _padded(size, tuple(own_sizes), maps.device)
+
+    def shrink(self, stride: int) -> TokenGrid:
+        """The grid of cells of side ``stride``; a cell belongs to an image that owns any of it."""
+        size = ceil_div(self.size, stride)
+        if self.own_sizes is None or self.padding is None:
+            return TokenGrid(size)
+        return _padded(size, tuple(ceil_div(own, stride) for own in self.own_sizes), self.padding.device)
+
+    @property
+    def key_padding_mask(self) -> Tensor | None:
+        """``[B, N]`` bool, True = padding; None where there is none."""
+        return None if self.padding is None else self.padding.flatten(1)
+
+    def clear(self, maps: Tensor) -> Tensor:
+        """Put zeros outside the images' own parts of ``[B, C, H, W]``, so that no convolution reads across."""
+        return maps if self.padding is None else maps.masked_fill(self.padding.unsqueeze(1), 0)
+
+    def to_map(self, tokens: Tensor) -> Tensor:
+        """View ``[B, N, C]`` as ``[B, C, H, W]``, in channels-last memory."""
+        return tokens.transpose(1, 2).reshape(tokens.shape[0], tokens.shape[2], *self.size)
+
+    @staticmethod
+    def to_tokens(maps: Tensor) -> Tensor:
+        """View ``[B, C, H, W]`` as ``[B, N, C]``."""
+        return maps.flatten(2).transpose(1, 2)
+
+
+def _padded(size: Size, own_sizes: tuple[Size, ...], device: torch.device) -> TokenGrid:
+    heights, widths = torch.tensor(own_sizes, device=device).unbind(1)
+    rows = torch.arange(size[0], device=device) >= heights[:, None]
+    columns = torch.arange(size[1], device=device) >= widths[:, None]
+    return TokenGrid(size, own_sizes, rows[:, :, None] | columns[:, None, :])
