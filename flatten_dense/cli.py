@@ -14,6 +14,7 @@ from collections.abc import Sequence
 _COMMANDS = {
     "demo": "make the embedded data set, train on it, evaluate, predict; about five minutes on a laptop",
     "recipes": "list the packaged recipes that -c understands",
+    "models": "list the backbones: parameters and multiply-accumulates at a --size, beside the paper's figures",
     "fit": "train: -c RECIPE --data.root DIR; resume: --ckpt_path RUN/checkpoints/last.ckpt",
     "validate": "score the validation split: --ckpt_path FILE --data.root DIR",
     "test": "score the test split: --ckpt_path FILE --data.root DIR",

@@ -11,7 +11,7 @@ FLOORS = [
     {"layers"},
     {"backbones"},
     {"heads", "necks", "losses", "data"},
-    {"optim", "inference", "metrics", "visualization"},
+    {"optim", "inference", "metrics", "visualization", "complexity"},
     {"callbacks", "loggers"},
     {"tasks"},
     {"commands"},

@@ -38,11 +38,12 @@ def block_letters(attention: str, depths: Sequence[int]) -> list[str]:
         missing = "needs the number of its linear blocks after the letters, like 'LLMS2'"
         raise ValueError(f"attention {attention!r} {'with M ' + missing if not count else 'has a number but no M'}")
     linear = int(count or 0)
-    too_short = [depth for letter, depth in zip(letters, depths, strict=True) if letter == "M" and depth < linear]
-    if too_short:
-        raise ValueError(f"attention {attention!r} asks for {linear} linear blocks in a stage of {too_short[0]}")
-    mixed = ["L" * linear + "S" * (depth - linear) for depth in depths]
-    return [m if letter == "M" else letter * len(m) for letter, m in zip(letters, mixed, strict=True)]
+    spelled = []
+    for letter, depth in zip(letters, depths, strict=True):
+        if letter == "M" and depth < linear:
+            raise ValueError(f"attention {attention!r} asks for {linear} linear blocks in a stage of {depth}")
+        spelled.append("L" * linear + "S" * (depth - linear) if letter == "M" else letter * depth)
+    return spelled
 
 
 @dataclass(frozen=True)

@@ -146,6 +146,10 @@ class FlattenCSwin(StagedBackbone):
         norm = nn.LayerNorm(dim, eps=1e-5)
         super().__init__(stages, norm, in_chans, num_classes, global_pool, init_linear)
 
+    def forward(self, x: Tensor) -> Tensor:
+        """Map images ``[B, in_chans, H, W]`` to logits ``[B, K]``."""
+        return self.forward_head(self.forward_features(x))
+
     def rename_checkpoint(self, state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
         """Rename the tensors of a FLatten-CSwin or CSWin checkpoint to this module's; its own pass unchanged.
 

@@ -106,6 +106,10 @@ class FlattenDeiT(StagedBackbone):
         norm = nn.LayerNorm(embed_dim, eps=1e-6)
         super().__init__(stages, norm, in_chans, num_classes, global_pool, init_linear)
 
+    def forward(self, x: Tensor) -> Tensor:
+        """Map images ``[B, in_chans, H, W]`` to logits ``[B, K]``."""
+        return self.forward_head(self.forward_features(x))
+
     def no_weight_decay(self) -> set[str]:
         """As in every family, and the absolute table of positions."""
         return super().no_weight_decay() | {"stages.0.pos_embed"}

@@ -109,6 +109,10 @@ class FlattenPVT(StagedBackbone):
             in_channels, in_stride = dim, stride
         super().__init__(stages, None, in_chans, num_classes, global_pool, init_pvt, attend.mixes_padding)
 
+    def forward(self, x: Tensor) -> Tensor:
+        """Map images ``[B, in_chans, H, W]`` to logits ``[B, K]``."""
+        return self.forward_head(self.forward_features(x))
+
     def rename_checkpoint(self, state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
         """Rename the tensors of an official FLatten-PVT or PVT checkpoint to this module's; its own pass unchanged.
 

@@ -97,6 +97,10 @@ class FlattenPVTv2(StagedBackbone):
             in_channels, in_stride = dim, stride
         super().__init__(stages, None, in_chans, num_classes, global_pool, init_pvt, attend.mixes_padding)
 
+    def forward(self, x: Tensor) -> Tensor:
+        """Map images ``[B, in_chans, H, W]`` to logits ``[B, K]``."""
+        return self.forward_head(self.forward_features(x))
+
     def rename_checkpoint(self, state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
         """Rename the tensors of a FLatten-PVTv2 or PVTv2 checkpoint to this module's; its own pass unchanged.
 

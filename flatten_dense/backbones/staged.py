@@ -74,6 +74,8 @@ class Stage(nn.Module):
 class StagedBackbone(nn.Module):
     """Stages in a row, a norm, a classifier on the mean: a timm model.
 
+    Each family has a ``forward`` of its own, since torch.compile limits how often one code object is compiled again.
+
     Args:
         stages: in order, each a part of the network that features can be taken from.
         norm: LayerNorm of the last stage's output; None for none.
@@ -148,10 +150,6 @@ class StagedBackbone(nn.Module):
             x = x.mean(dim=(-2, -1))
             return x if pre_logits else cast(Tensor, self.head(x))
         return x if pre_logits else cast(Tensor, self.head(x.movedim(1, -1)).movedim(-1, 1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map images ``[B, in_chans, H, W]`` to logits ``[B, K]``."""
-        return self.forward_head(self.forward_features(x))
 
     def forward_intermediates(
         self,

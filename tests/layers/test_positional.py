@@ -1,6 +1,6 @@
 import torch
 
-from flatten_dense.layers import resize_token_table
+from flatten_dense.layers import relative_position_bias, resize_token_table
 
 
 def test_own_grid_is_the_identity():
@@ -27,3 +27,24 @@ def test_channels_do_not_mix():
     table = torch.randn(1, 6, 2)
     both = resize_token_table(table, (2, 3), (5, 4))
     assert torch.equal(both[..., 1:], resize_token_table(table[..., 1:], (2, 3), (5, 4)))
+
+
+def test_each_image_of_a_padded_batch_gets_the_table_at_its_own_size():
+    table = torch.randn(1, 12, 5)
+    own = [(3, 4), (2, 6), (3, 4)]
+    resized = resize_token_table(table, (3, 4), (4, 6), own).view(3, 4, 6, 5)
+    for got, (height, width) in zip(resized, own, strict=True):
+        alone = resize_token_table(table, (3, 4), (height, width)).view(height, width, 5)
+        assert torch.equal(got[:height, :width], alone)
+        assert not got[height:].any()
+        assert not got[:, width:].any()
+
+
+def test_relative_bias_is_the_tables_row_for_the_offset():
+    table = torch.randn(25, 2)  # windows of 3
+    bias = relative_position_bias(table, 3, (2, 3))
+    assert bias.shape == (2, 6, 6)
+    for query in range(6):
+        for key in range(6):
+            row, column = query // 3 - key // 3 + 2, query % 3 - key % 3 + 2
+            assert torch.equal(bias[:, query, key], table[row * 5 + column])

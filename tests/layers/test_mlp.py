@@ -1,0 +1,34 @@
+import torch
+import torch.nn.functional as F
+
+from flatten_dense.layers import ConvMlp, Mlp, TokenGrid
+
+
+def test_conv_mlp_equals_official(golden_op):
+    golden = golden_op("mlp_pvt_v2_4x16")
+    mlp = ConvMlp(64, 128).double()
+    mlp.load_state_dict({name.replace("dwconv.dwconv", "dwconv"): t for name, t in golden.weights.items()})
+    torch.testing.assert_close(mlp(golden.x, TokenGrid((4, 16))), golden.y, rtol=0, atol=1e-10)
+
+
+def test_relu_comes_before_the_convolution():
+    torch.manual_seed(0)
+    mlp = ConvMlp(4, 8, relu=True)
+    x = torch.randn(1, 6, 4)
+    maps = F.relu(mlp.fc1(x)).transpose(1, 2).view(1, 8, 2, 3)
+    expected = mlp.fc2(F.gelu(mlp.dwconv(maps)).flatten(2).transpose(1, 2))
+    torch.testing.assert_close(mlp(x, TokenGrid((2, 3))), expected)
+
+
+def test_convolution_does_not_read_the_padding_of_a_batch():
+    mlp = ConvMlp(4, 8)
+    x = torch.randn(1, 12, 4)
+    grid = TokenGrid.of(torch.zeros(1, 1, 3, 4), [(2, 3)])
+    alone = mlp(x.view(1, 3, 4, 4)[:, :2, :3].reshape(1, 6, 4), TokenGrid((2, 3)))
+    torch.testing.assert_close(mlp(x, grid).view(3, 4, 4)[:2, :3].flatten(0, 1), alone[0])
+
+
+def test_plain_mlp_sees_each_token_alone():
+    mlp = Mlp(4, 8)
+    x = torch.randn(1, 6, 4)
+    torch.testing.assert_close(mlp(x, TokenGrid((2, 3)))[:, 2:3], mlp(x[:, 2:3], TokenGrid((1, 1))))

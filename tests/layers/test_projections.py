@@ -1,0 +1,97 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from flatten_dense.layers import (
+    POOLED_GRID,
+    FocusedLinearAttention,
+    FusedAttention,
+    SoftmaxAttention,
+    SpatialReductionAttention,
+    TokenGrid,
+)
+
+
+def load_official(attention, weights):
+    ours = {}
+    for name, tensor in weights.items():
+        in_core = name.split(".")[0] in ("scale", "positional_encoding", "dwc")
+        ours[f"core.{name}" if in_core else name] = tensor
+    attention.load_state_dict(ours)
+
+
+@pytest.mark.parametrize(
+    ("case", "size", "sr_ratio"),
+    [("pvt_sr1_8x8", (8, 8), 1), ("pvt_sr2_4x16", (4, 16), 2), ("pvt_v2_sr1_4x16", (4, 16), 1)],
+)
+def test_linear_attention_equals_official(golden_op, case, size, sr_ratio):
+    golden = golden_op(case)
+    core = FocusedLinearAttention(64, 4, (size[0] // sr_ratio, size[1] // sr_ratio))
+    attention = SpatialReductionAttention(64, core, sr_ratio).double()
+    load_official(attention, golden.weights)
+    torch.testing.assert_close(attention(golden.x, TokenGrid(size)), golden.y, rtol=0, atol=1e-10)
+
+
+def test_pooled_attention_equals_official(golden_op):
+    golden = golden_op("pvt_v2_linear_sr1_7x7")
+    core = FocusedLinearAttention(64, 4, POOLED_GRID)
+    attention = SpatialReductionAttention(64, core, pooled=True).double()
+    load_official(attention, golden.weights)
+    torch.testing.assert_close(attention(golden.x, TokenGrid((7, 7))), golden.y, rtol=0, atol=1e-10)
+
+
+def test_softmax_attention_equals_official(golden_op):
+    golden = golden_op("softmax_pvt_sr2_4x16")
+    attention = SpatialReductionAttention(64, SoftmaxAttention(64, 4), sr_ratio=2).double()
+    load_official(attention, golden.weights)
+    torch.testing.assert_close(attention(golden.x, TokenGrid((4, 16))), golden.y, rtol=0, atol=1e-10)
+
+
+class Recorder(nn.Module):
+    def forward(self, q, k, v, q_size, kv_size, key_padding_mask=None, own_sizes=None):
+        self.qkv = q, k, v
+        self.call = (q.shape[1], k.shape[1], v.shape[1], q_size, kv_size)
+        self.mask, self.own_sizes = key_padding_mask, own_sizes
+        return q
+
+
+def test_partial_cells_are_kept():
+    core = Recorder()
+    SpatialReductionAttention(8, core, sr_ratio=4)(torch.randn(2, 35, 8), TokenGrid((5, 7)))
+    assert core.call == (35, 4, 4, (5, 7), (2, 2))
+
+
+def test_pooled_keys_are_the_means_of_equal_parts_of_the_map():
+    torch.manual_seed(0)
+    core = Recorder()
+    attention = SpatialReductionAttention(8, core, pooled=True)
+    x = torch.randn(1, 14 * 21, 8)
+    attention(x, TokenGrid((14, 21)))
+    mean = x.view(14, 21, 8)[2:4, 3:6].mean(dim=(0, 1))  # row 1, column 1 of 7 x 7
+    source = F.gelu(attention.norm(attention.sr.weight.flatten(1) @ mean + attention.sr.bias))
+    torch.testing.assert_close(core.qkv[1][0, 8], attention.kv(source)[:8], rtol=1e-4, atol=1e-5)
+
+
+def test_keys_of_a_padded_batch_come_from_each_image_alone():
+    torch.manual_seed(0)
+    core = Recorder()
+    attention = SpatialReductionAttention(8, core, sr_ratio=2)
+    maps = torch.randn(2, 8, 6, 6)
+    grid = TokenGrid.of(maps, [(3, 5), (6, 6)])
+    attention(TokenGrid.to_tokens(maps), grid)
+    keys, mask = core.qkv[1][0].view(3, 3, 8), core.mask[0].view(3, 3)
+    assert core.own_sizes == ((2, 3), (3, 3))
+    assert mask.tolist() == [[False, False, False], [False, False, False], [True, True, True]]
+    attention(TokenGrid.to_tokens(maps[:1, :, :3, :5]), TokenGrid((3, 5)))
+    torch.testing.assert_close(keys[:2], core.qkv[1][0].view(2, 3, 8))
+
+
+def test_fused_projection_is_in_the_order_queries_keys_values():
+    core = Recorder()
+    attention = FusedAttention(4, core)
+    x = torch.randn(1, 6, 4)
+    attention(x, TokenGrid((2, 3)))
+    for part, tensor in enumerate(core.qkv):
+        rows = slice(4 * part, 4 * part + 4)
+        torch.testing.assert_close(tensor, F.linear(x, attention.qkv.weight[rows], attention.qkv.bias[rows]))

@@ -1,0 +1,46 @@
+import torch
+
+from flatten_dense.layers import TokenGrid, ceil_div
+
+
+def test_ceil_div_keeps_partial_cells():
+    assert ceil_div((97, 64), 4) == (25, 16)
+
+
+def test_a_map_without_own_sizes_has_no_padding():
+    grid = TokenGrid.of(torch.zeros(2, 3, 4, 5))
+    assert grid == TokenGrid((4, 5), None, None)
+    assert grid.key_padding_mask is None
+
+
+def test_padding_is_below_and_right_of_each_image():
+    grid = TokenGrid.of(torch.zeros(2, 1, 2, 3), [(1, 2), (2, 3)])
+    assert grid.padding.tolist() == [[[False, False, True], [True, True, True]], [[False] * 3, [False] * 3]]
+    assert grid.key_padding_mask.tolist() == [[False, False, True, True, True, True], [False] * 6]
+
+
+def test_clear_zeroes_the_padding_alone():
+    maps = torch.ones(2, 4, 2, 3)
+    cleared = TokenGrid.of(maps, [(1, 2), (2, 3)]).clear(maps)
+    assert cleared.sum(dim=(1, 2, 3)).tolist() == [8, 24]
+    assert TokenGrid.of(maps).clear(maps) is maps
+
+
+def test_clear_stops_what_is_no_number():
+    maps = torch.full((1, 1, 1, 2), float("nan"))
+    maps[..., 0] = 1
+    assert TokenGrid.of(maps, [(1, 1)]).clear(maps).tolist() == [[[[1, 0]]]]
+
+
+def test_shrink_keeps_the_cells_that_an_image_owns_in_part():
+    grid = TokenGrid.of(torch.zeros(1, 1, 9, 12), [(5, 12)]).shrink(4)
+    assert (grid.size, grid.own_sizes) == ((3, 3), ((2, 3),))
+    assert grid.padding[0].any(dim=1).tolist() == [False, False, True]
+    assert TokenGrid((9, 12)).shrink(4) == TokenGrid((3, 3))
+
+
+def test_tokens_are_row_major():
+    maps = torch.arange(12.0).view(1, 2, 2, 3)
+    tokens = TokenGrid.to_tokens(maps)
+    assert tokens[0, :, 0].tolist() == [0, 1, 2, 3, 4, 5]
+    assert torch.equal(TokenGrid.of(maps).to_map(tokens), maps)

@@ -1,0 +1,141 @@
+"""Time our models on the CPU; each benchmark is a sub-command that prints a Markdown table.
+
+    python tools/benchmark.py siblings
+
+Times are medians of repetitions that alternate between the models compared, so that what else the machine does hits
+them alike. Run it on an idle machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+
+import flatten_dense  # noqa: F401 - registers our models with timm
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A FLatten variant and the softmax model of the same size.
+
+    Attributes:
+        name: of the variant.
+        sibling: registered name.
+        options: arguments of the sibling.
+        what: the sibling, in words.
+    """
+
+    name: str
+    sibling: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    what: str = "timm's"
+
+
+_NOT_IN_TIMM = "ours with softmax attention; timm has no such family"
+SIBLINGS = (
+    Pair("flatten_deit_tiny", "deit_tiny_patch16_224"),
+    Pair("flatten_pvt_tiny", "flatten_pvt_tiny", {"attention": "SSSS"}, _NOT_IN_TIMM),
+    Pair("flatten_pvt_v2_b0", "pvt_v2_b0"),
+    Pair("flatten_pvt_v2_b2", "pvt_v2_b2"),
+    Pair("flatten_swin_tiny", "swin_tiny_patch4_window7_224"),
+    Pair("flatten_cswin_tiny", "flatten_cswin_tiny", {"attention": "SSSS", "depths": (1, 2, 21, 1)}, _NOT_IN_TIMM),
+)
+
+
+def alternating_medians(calls: Sequence[Callable[[], object]], repetitions: int, warm_up: int) -> list[float]:
+    """Median seconds of each call, the calls taking turns.
+
+    Args:
+        calls: what to time.
+        repetitions: timed turns of each.
+        warm_up: turns of each before those.
+    """
+    seconds: list[list[float]] = [[] for _ in calls]
+    for turn in range(warm_up + repetitions):
+        for call, own in zip(calls, seconds, strict=True):
+            started = time.perf_counter()
+            call()
+            if turn >= warm_up:
+                own.append(time.perf_counter() - started)
+    return [statistics.median(own) for own in seconds]
+
+
+def machine(threads: int) -> str:
+    """What a timing depends on besides the model."""
+    return f"{cpu_name()}, {threads} thread(s), torch {torch.__version__}, timm {timm.__version__}"
+
+
+def cpu_name() -> str:
+    """The processor, as it calls itself."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or platform.machine())
+
+
+def forward_pass(name: str, images: torch.Tensor, **options: Any) -> Callable[[], object]:  # noqa: ANN401 - of a model
+    """A call that runs an untrained model in evaluation mode on these images."""
+    model = timm.create_model(name, **options).eval()
+
+    def run() -> object:
+        with torch.inference_mode():
+            return model(images)
+
+    return run
+
+
+def siblings(options: argparse.Namespace, pairs: Sequence[Pair] = SIBLINGS) -> None:
+    """Each FLatten family beside the softmax model of the same size: evaluation, float32."""
+    torch.set_num_threads(options.threads)
+    print(
+        f"{machine(options.threads)}; float32, {options.batch_size} image(s) of {options.size} x {options.size}, "
+        f"median of {options.repetitions} alternating repetitions after {options.warm_up} for warm-up.\n"
+    )
+    print("| FLatten | ms | softmax sibling | ms | FLatten / softmax |\n|---|---|---|---|---|")
+    images = torch.randn(options.batch_size, 3, options.size, options.size, generator=torch.Generator().manual_seed(0))
+    for pair in pairs:
+        calls = [forward_pass(pair.name, images), forward_pass(pair.sibling, images, **pair.options)]
+        ours, theirs = (1e3 * s for s in alternating_medians(calls, options.repetitions, options.warm_up))
+        print(
+            f"| {pair.name} | {ours:.1f} | {pair.sibling} ({pair.what}) | {theirs:.1f} | {ours / theirs:.2f} |",
+            flush=True,
+        )
+
+
+def _at_least(least: int) -> Callable[[str], int]:
+    def integer(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"must be an integer from {least}, got {text!r}")
+        return int(text)
+
+    return integer
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run one benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    benchmarks = parser.add_subparsers(required=True, metavar="BENCHMARK")
+    own = benchmarks.add_parser(
+        "siblings", help=siblings.__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    own.set_defaults(benchmark=siblings)
+    own.add_argument("--batch_size", type=_at_least(1), default=1, help="images of a forward pass")
+    own.add_argument("--repetitions", type=_at_least(1), default=30, help="timed forward passes of each model")
+    own.add_argument("--warm_up", type=_at_least(0), default=5, help="forward passes of each model before those")
+    own.add_argument("--threads", type=_at_least(1), default=torch.get_num_threads(), help="of torch")
+    options = parser.parse_args(args)
+    options.benchmark(options)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
