@@ -20,7 +20,9 @@ from typing import Any
 import timm
 import torch
 
-import flatten_dense  # noqa: F401 - registers our models with timm
+from flatten_dense.commands.published import PUBLISHED
+
+SIDE = 224  # timm's DeiT and Swin take no other
 
 
 @dataclass(frozen=True)
@@ -40,14 +42,15 @@ class Pair:
     what: str = "timm's"
 
 
+_ROWS = {row.label: row for row in PUBLISHED}
 _NOT_IN_TIMM = "ours with softmax attention; timm has no such family"
 SIBLINGS = (
     Pair("flatten_deit_tiny", "deit_tiny_patch16_224"),
-    Pair("flatten_pvt_tiny", "flatten_pvt_tiny", {"attention": "SSSS"}, _NOT_IN_TIMM),
+    Pair("flatten_pvt_tiny", "flatten_pvt_tiny", _ROWS["PVT-T"].options, _NOT_IN_TIMM),
     Pair("flatten_pvt_v2_b0", "pvt_v2_b0"),
     Pair("flatten_pvt_v2_b2", "pvt_v2_b2"),
     Pair("flatten_swin_tiny", "swin_tiny_patch4_window7_224"),
-    Pair("flatten_cswin_tiny", "flatten_cswin_tiny", {"attention": "SSSS", "depths": (1, 2, 21, 1)}, _NOT_IN_TIMM),
+    Pair("flatten_cswin_tiny", "flatten_cswin_tiny", _ROWS["CSwin-T"].options, _NOT_IN_TIMM),
 )
 
 
@@ -97,11 +100,11 @@ def siblings(options: argparse.Namespace, pairs: Sequence[Pair] = SIBLINGS) -> N
     """Each FLatten family beside the softmax model of the same size: evaluation, float32."""
     torch.set_num_threads(options.threads)
     print(
-        f"{machine(options.threads)}; float32, {options.batch_size} image(s) of {options.size} x {options.size}, "
+        f"{machine(options.threads)}; float32, {options.batch_size} image(s) of {SIDE} x {SIDE}, "
         f"median of {options.repetitions} alternating repetitions after {options.warm_up} for warm-up.\n"
     )
     print("| FLatten | ms | softmax sibling | ms | FLatten / softmax |\n|---|---|---|---|---|")
-    images = torch.randn(options.batch_size, 3, options.size, options.size, generator=torch.Generator().manual_seed(0))
+    images = torch.randn(options.batch_size, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
     for pair in pairs:
         calls = [forward_pass(pair.name, images), forward_pass(pair.sibling, images, **pair.options)]
         ours, theirs = (1e3 * s for s in alternating_medians(calls, options.repetitions, options.warm_up))

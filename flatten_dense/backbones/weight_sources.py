@@ -6,6 +6,7 @@ import hashlib
 import re
 from http.client import HTTPException
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlparse
 
 import timm
@@ -102,7 +103,8 @@ def _from_timm(name: str) -> Weights:
         model = timm.create_model(name, pretrained=True)
     except Exception as error:  # of timm, of its HTTP client, of the disk
         raise ValueError(f"timm:{name} could not be fetched: {_first_line(error)}") from None
-    size = as_size(tuple(model.pretrained_cfg["input_size"][1:]))
+    cfg: Any = model.pretrained_cfg
+    size = as_size(tuple(cfg["input_size"][1:]))
     return Weights(plain_tensors(model.state_dict(), f"timm:{name}"), f"timm:{name}", img_size=size)
 
 

@@ -1,4 +1,4 @@
-"""Load weights of other runs, of the official code or of timm into our backbones, and say what became of each tensor."""
+"""Load weights of other runs, of the official code or of timm into our backbones, and say what became of them."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ class _Fit:
         self.rows: list[WeightRow] = []
         self.misfits: list[str] = []
         self.values: dict[str, Tensor] = {}
-        self.wanted = dict(backbone.named_parameters())
+        self.wanted: dict[str, Tensor] = dict(backbone.named_parameters())
         self.given, norms = self._select()
         if dense is not None:
             self.wanted |= {f"norms.{name}": parameter for name, parameter in dense.norms.named_parameters()}
@@ -136,7 +136,9 @@ class _Fit:
 
     def place_classifier(self, names: Sequence[str] | None, given_names: Sequence[str] | None) -> None:
         """Give the classifier its rows; arguments as :func:`load_weights`."""
-        rows, values = fit_classifier(self.head, self.classifier, names, given_names or self.weights.class_names)
+        if given_names is None:
+            given_names = self.weights.class_names
+        rows, values = fit_classifier(self.head, self.classifier, names, given_names)
         self.rows += rows
         self.values |= values
 
@@ -167,15 +169,24 @@ class _Fit:
                 f"{min_coverage}. The most is left over in {report.largest('unused')}; lower min_coverage if that is "
                 "meant"
             )
-        self._convert()
         return report
 
     @torch.no_grad()
     def apply(self) -> None:
-        """Write the values into the model."""
-        for name, parameter in (self.wanted | self.head).items():
-            if name in self.values:
-                parameter.copy_(self.values[name])
+        """Write the values into the model, once all are known to be writable.
+
+        Raises:
+            ValueError: one is not.
+        """
+        parameters = self.wanted | self.head
+        values = {}
+        for name, value in self.values.items():
+            try:
+                values[name] = value.to(parameters[name].device, parameters[name].dtype)
+            except RuntimeError as error:  # a tensor saved without its numbers, or no memory left
+                raise ValueError(f"{self.weights.description}: {name} cannot be loaded: {error}") from None
+        for name, value in values.items():
+            parameters[name].copy_(value)
 
     def _select(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The source's tensors that belong to such a backbone, under our names, and those of its norms for dense heads.
@@ -214,12 +225,14 @@ class _Fit:
 
     def _place_norms(self, norms: dict[str, Tensor]) -> dict[str, Tensor]:
         """Name norms for dense heads by the model's; their width tells the stage, where other stages were chosen."""
-        by_width = {p.shape: name.split(".")[1] for name, p in self.wanted.items() if name.startswith("norms.")}
-        return {
-            f"norms.{by_width.get(tensor.shape, f'{index} of the file')}.{leaf}": tensor
-            for name, tensor in norms.items()
-            for index, leaf in [name.split(".", 1)]
-        }
+        of_width = {p.shape: name.rpartition(".")[0] for name, p in self.wanted.items() if name.startswith("norms.")}
+        placed = {}
+        for name, tensor in norms.items():
+            if tensor.shape in of_width:
+                placed[f"{of_width[tensor.shape]}.{name.rpartition('.')[2]}"] = tensor
+            else:
+                self._note("dropped", f"norms.{name}", "the model does not normalise such a map", tensor)
+        return placed
 
     def _compare_depths(self) -> None:
         given = _depths(self.given)
@@ -246,7 +259,9 @@ class _Fit:
             name == _FIRST_CONV and received != expected and received[:1] + received[2:] == expected[:1] + expected[2:]
         ):
             if received[1] != 3:
-                self.misfits.append(f"its images have {received[1]} channels, the model's {expected[1]}: expected 3")
+                self.misfits.append(
+                    f"its images have {received[1]} channels: only 3 can become the model's {expected[1]}"
+                )
                 return
             tensor, kind = adapt_input_conv(expected[1], tensor), "adapted"
             detail = f"{received[1]} image channels -> {expected[1]}"
@@ -281,14 +296,6 @@ class _Fit:
             self.misfits.append(f"it lacks {name}, {tuple(parameter.shape)} in the model")
             return
         self._note("re-initialised", name, why, parameter)
-
-    def _convert(self) -> None:
-        for name, parameter in (self.wanted | self.head).items():
-            if name in self.values:
-                try:
-                    self.values[name] = self.values[name].to(parameter.device, parameter.dtype)
-                except RuntimeError as error:  # a tensor without values, or no memory left
-                    raise ValueError(f"{self.weights.description}: {name} cannot be loaded: {error}") from None
 
     def _note(self, kind: Kind, name: str, detail: str, tensor: Tensor) -> None:
         self.rows.append(WeightRow(kind, name, detail, math.prod(tensor.shape)))

@@ -1,0 +1,46 @@
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+
+_SPEC = importlib.util.spec_from_file_location("benchmark", Path(__file__).parents[2] / "tools" / "benchmark.py")
+benchmark = importlib.util.module_from_spec(_SPEC)
+sys.modules["benchmark"] = benchmark  # dataclasses look their module up
+_SPEC.loader.exec_module(benchmark)
+
+
+def test_siblings_prints_a_table(capsys, monkeypatch):
+    micro = benchmark.Pair("flatten_pvt_test", "flatten_pvt_test", {"attention": "SSSS"}, "ours")
+    monkeypatch.setattr(benchmark, "SIBLINGS", (micro,))
+    assert benchmark.main(["siblings", "--repetitions", "1", "--warm_up", "0", "--batch_size", "2"]) == 0
+    printed = capsys.readouterr().out
+    assert "| flatten_pvt_test | " in printed
+    assert f"torch {torch.__version__}" in printed
+    assert "2 image(s) of 224 x 224" in printed
+
+
+@pytest.mark.parametrize("pair", benchmark.SIBLINGS, ids=lambda pair: pair.name)
+def test_siblings_exist(pair):
+    assert timm.is_model(pair.name)
+    assert timm.is_model(pair.sibling)
+
+
+def test_every_family_has_a_sibling():
+    families = {timm.model_entrypoint(pair.name).__module__.rpartition(".")[2] for pair in benchmark.SIBLINGS}
+    assert families == {"deit", "pvt", "pvt_v2", "swin", "cswin"}
+
+
+def test_calls_take_turns_and_warm_up_is_not_timed():
+    order = []
+    times = benchmark.alternating_medians([lambda: order.append("a"), lambda: order.append("b")], 2, warm_up=1)
+    assert order == ["a", "b"] * 3
+    assert len(times) == 2
+
+
+def test_bad_number_is_refused(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        benchmark.main(["siblings", "--repetitions", "0"])
+    assert "must be an integer from 1, got '0'" in capsys.readouterr().err
