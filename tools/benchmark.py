@@ -96,7 +96,7 @@ def forward_pass(name: str, images: torch.Tensor, **options: Any) -> Callable[[]
     return run
 
 
-def siblings(options: argparse.Namespace, pairs: Sequence[Pair] = SIBLINGS) -> None:
+def siblings(options: argparse.Namespace) -> None:
     """Each FLatten family beside the softmax model of the same size: evaluation, float32."""
     torch.set_num_threads(options.threads)
     print(
@@ -105,7 +105,7 @@ def siblings(options: argparse.Namespace, pairs: Sequence[Pair] = SIBLINGS) -> N
     )
     print("| FLatten | ms | softmax sibling | ms | FLatten / softmax |\n|---|---|---|---|---|")
     images = torch.randn(options.batch_size, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
-    for pair in pairs:
+    for pair in SIBLINGS:
         calls = [forward_pass(pair.name, images), forward_pass(pair.sibling, images, **pair.options)]
         ours, theirs = (1e3 * s for s in alternating_medians(calls, options.repetitions, options.warm_up))
         print(

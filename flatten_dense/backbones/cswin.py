@@ -95,6 +95,7 @@ class FlattenCSwin(StagedBackbone):
         window_size: width of the stripes of softmax blocks, one for all stages or one for each. The last stage has
             none: its softmax blocks see the whole map.
         linear_window_size: linear blocks attend within windows of this side; None for the whole map.
+        drop_rate: dropout before the classifier.
         drop_path_rate: stochastic depth of the last block, rising linearly from 0 at the first.
 
     Raises:
@@ -118,6 +119,7 @@ class FlattenCSwin(StagedBackbone):
         kernel_size: int = 5,
         window_size: int | Sequence[int] = (1, 2, 7, 7),
         linear_window_size: int | None = None,
+        drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
     ) -> None:
         letters = block_letters(attention, depths)
@@ -144,7 +146,7 @@ class FlattenCSwin(StagedBackbone):
             patch_embed = PatchEmbed(dim // 2, dim, 2, 3, 1) if i else PatchEmbed(in_chans, dim, 4, 7, 2)
             stages.append(Stage(dim, patch_embed, blocks))
         norm = nn.LayerNorm(dim, eps=1e-5)
-        super().__init__(stages, norm, in_chans, num_classes, global_pool, init_linear)
+        super().__init__(stages, norm, in_chans, num_classes, global_pool, drop_rate, init_linear)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images ``[B, in_chans, H, W]`` to logits ``[B, K]``."""

@@ -56,6 +56,7 @@ class FlattenDeiT(StagedBackbone):
         kernel_size: of the depth-wise convolution of linear blocks, odd.
         window_size: softmax blocks attend within Swin's windows of this side; None for DeiT's own, over the whole map.
         linear_window_size: linear blocks attend within windows of this side; None for the whole map.
+        drop_rate: dropout before the classifier.
         drop_path_rate: stochastic depth of the last block, rising linearly from 0 at the first.
 
     Raises:
@@ -83,6 +84,7 @@ class FlattenDeiT(StagedBackbone):
         kernel_size: int = 5,
         window_size: int | None = None,
         linear_window_size: int | None = None,
+        drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
     ) -> None:
         (letters,) = block_letters(attention, (depth,))
@@ -104,7 +106,7 @@ class FlattenDeiT(StagedBackbone):
             patch_embed = None if i else PatchEmbed(in_chans, embed_dim, patch_size, norm=False)
             stages.append(Stage(embed_dim, patch_embed, [block], grid_size=None if i else grid))
         norm = nn.LayerNorm(embed_dim, eps=1e-6)
-        super().__init__(stages, norm, in_chans, num_classes, global_pool, init_linear)
+        super().__init__(stages, norm, in_chans, num_classes, global_pool, drop_rate, init_linear)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images ``[B, in_chans, H, W]`` to logits ``[B, K]``."""

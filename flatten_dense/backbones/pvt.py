@@ -60,6 +60,7 @@ class FlattenPVT(StagedBackbone):
         window_size: softmax blocks attend within Swin's windows of this side; None for PVT's own, over the whole map
             with keys from cells of 8, 4, 2, 1 tokens.
         linear_window_size: linear blocks attend within windows of this side; None for the whole map.
+        drop_rate: dropout before the classifier.
         drop_path_rate: stochastic depth of the last block, rising linearly from 0 at the first.
 
     Raises:
@@ -84,6 +85,7 @@ class FlattenPVT(StagedBackbone):
         kernel_size: int = 5,
         window_size: int | None = None,
         linear_window_size: int | None = None,
+        drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
     ) -> None:
         letters = block_letters(attention, depths)
@@ -107,7 +109,7 @@ class FlattenPVT(StagedBackbone):
             patch_embed = PatchEmbed(in_channels, dim, stride // in_stride)
             stages.append(Stage(dim, patch_embed, blocks, grid_size=grid))
             in_channels, in_stride = dim, stride
-        super().__init__(stages, None, in_chans, num_classes, global_pool, init_pvt, attend.mixes_padding)
+        super().__init__(stages, None, in_chans, num_classes, global_pool, drop_rate, init_pvt, attend.mixes_padding)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images ``[B, in_chans, H, W]`` to logits ``[B, K]``."""

@@ -48,6 +48,7 @@ class FlattenPVTv2(StagedBackbone):
         window_size: softmax blocks attend within Swin's windows of this side; None for PVTv2's own, over the whole map
             with keys from cells of 8, 4, 2, 1 tokens.
         linear_window_size: linear blocks attend within windows of this side; None for the whole map.
+        drop_rate: dropout before the classifier.
         drop_path_rate: stochastic depth of the last block, rising linearly from 0 at the first.
 
     Raises:
@@ -71,6 +72,7 @@ class FlattenPVTv2(StagedBackbone):
         kernel_size: int = 5,
         window_size: int | None = None,
         linear_window_size: int | None = None,
+        drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
     ) -> None:
         letters = block_letters(attention, depths)
@@ -95,7 +97,7 @@ class FlattenPVTv2(StagedBackbone):
             patch_embed = PatchEmbed(in_channels, dim, stride // in_stride, kernel_side, kernel_side // 2)
             stages.append(Stage(dim, patch_embed, blocks, norm=nn.LayerNorm(dim, eps=1e-6)))
             in_channels, in_stride = dim, stride
-        super().__init__(stages, None, in_chans, num_classes, global_pool, init_pvt, attend.mixes_padding)
+        super().__init__(stages, None, in_chans, num_classes, global_pool, drop_rate, init_pvt, attend.mixes_padding)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images ``[B, in_chans, H, W]`` to logits ``[B, K]``."""

@@ -82,6 +82,7 @@ class StagedBackbone(nn.Module):
         in_chans: channels of the images.
         num_classes: K; 0 for no classifier.
         global_pool: ``"avg"``, or ``""`` to hand the map on.
+        drop_rate: dropout before the classifier.
         init_weights: applied to every module once.
         mixes_padding: why images of different sizes cannot share a batch in this model; None if they can.
 
@@ -111,6 +112,7 @@ class StagedBackbone(nn.Module):
         in_chans: int,
         num_classes: int,
         global_pool: str,
+        drop_rate: float,
         init_weights: Callable[[nn.Module], None],
         mixes_padding: str | None = None,
     ) -> None:
@@ -130,6 +132,7 @@ class StagedBackbone(nn.Module):
         self.norm: nn.Module = norm or nn.Identity()
         self.num_features: int = self.feature_info[-1]["num_chs"]
         self.head_hidden_size: int = self.num_features
+        self.head_drop = nn.Dropout(drop_rate)
         self.head = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
         self._init_weights = init_weights
         self.apply(init_weights)
@@ -146,9 +149,7 @@ class StagedBackbone(nn.Module):
 
         Without pooling both stay maps, ``[B, K, h, w]`` and ``[B, C, h, w]``.
         """
-        if self.global_pool:
-            x = x.mean(dim=(-2, -1))
-            return x if pre_logits else cast(Tensor, self.head(x))
+        x = self.head_drop(x.mean(dim=(-2, -1)) if self.global_pool else x)
         return x if pre_logits else cast(Tensor, self.head(x.movedim(1, -1)).movedim(-1, 1))
 
     def forward_intermediates(
@@ -322,6 +323,7 @@ def default_cfg(**kwargs: object) -> dict[str, Any]:
         "url": "",
         "num_classes": 1000,
         "input_size": (3, 224, 224),
+        "min_input_size": (3, MIN_SIDE, MIN_SIDE),
         "pool_size": (7, 7),
         "crop_pct": 0.875,
         "crop_mode": "squash",
@@ -331,6 +333,8 @@ def default_cfg(**kwargs: object) -> dict[str, Any]:
         "first_conv": "stages.0.patch_embed.proj",
         "classifier": "head",
         "fixed_input_size": False,
+        "paper_name": "FLatten Transformer: Vision Transformer using Focused Linear Attention",
+        "paper_ids": "arXiv:2308.00442",
         **kwargs,
     }
 

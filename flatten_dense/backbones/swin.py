@@ -55,6 +55,7 @@ class FlattenSwin(StagedBackbone):
         kernel_size: of the depth-wise convolution of linear blocks, odd.
         window_size: side of the windows of softmax blocks.
         linear_window_size: linear blocks attend within windows of this side; None for the whole map.
+        drop_rate: dropout before the classifier.
         drop_path_rate: stochastic depth of the last block, rising linearly from 0 at the first.
 
     Raises:
@@ -79,6 +80,7 @@ class FlattenSwin(StagedBackbone):
         kernel_size: int = 5,
         window_size: int = 7,
         linear_window_size: int | None = None,
+        drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
     ) -> None:
         letters = block_letters(attention, depths)
@@ -101,7 +103,7 @@ class FlattenSwin(StagedBackbone):
             patch_embed = PatchMerging(dim // 2, dim) if i else PatchEmbed(in_chans, dim, 4)
             stages.append(Stage(dim, patch_embed, blocks))
         norm = nn.LayerNorm(dim, eps=1e-5)
-        super().__init__(stages, norm, in_chans, num_classes, global_pool, init_linear)
+        super().__init__(stages, norm, in_chans, num_classes, global_pool, drop_rate, init_linear)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images ``[B, in_chans, H, W]`` to logits ``[B, K]``."""

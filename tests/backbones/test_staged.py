@@ -62,7 +62,7 @@ def test_no_pooling_classifies_every_place(micro):
 
 
 def test_another_pooling_is_refused(micro):
-    with pytest.raises(ValueError, match="global_pool must be 'avg'.*'max'"):
+    with pytest.raises(ValueError, match=r"global_pool must be 'avg'.*'max'"):
         timm.create_model(micro, global_pool="max")
 
 
@@ -71,6 +71,15 @@ def test_head_pools_the_mean(model):
     pooled = features.flatten(2).mean(2)
     torch.testing.assert_close(model.forward_head(features, pre_logits=True), pooled)
     torch.testing.assert_close(model.forward_head(features), model.head(pooled))
+
+
+def test_dropout_comes_before_the_classifier(micro):
+    model = timm.create_model(micro, num_classes=5, drop_rate=0.5)
+    features = torch.ones(64, model.num_features, 2, 2)
+    assert not torch.equal(model.forward_head(features)[0], model.forward_head(features)[1])
+    dropped = model.forward_head(features, pre_logits=True)
+    assert set(dropped.unique().tolist()) == {0.0, 2.0}
+    assert torch.equal(model.eval().forward_head(features, pre_logits=True), features.mean(dim=(2, 3)))
 
 
 def test_reset_classifier(model):
