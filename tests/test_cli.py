@@ -2,6 +2,7 @@ import shutil
 import subprocess
 import sys
 
+import lightning.pytorch  # noqa: F401 - first imported under capsys, its log handler would keep a closed stream
 import numpy as np
 import pytest
 from PIL import Image

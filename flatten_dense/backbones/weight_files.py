@@ -41,7 +41,7 @@ class Weights:
 class _Record:
     """Stands in for a class of plain attributes, or of a dictionary: gives an empty one, whatever it is called with.
 
-    An OrderedDict is the one type to which torch's reader adds both items and attributes without calling anything.
+    An OrderedDict, since torch's reader adds items and attributes to one without calling anything of the class named.
     """
 
     def __new__(cls, *_: object) -> OrderedDict[str, Any]:  # type: ignore[misc]
