@@ -2,7 +2,6 @@
 
 from flatten_dense.backbones import cswin, deit, pvt, pvt_v2, swin  # noqa: F401 - imported for their registrations
 from flatten_dense.backbones.base import TimmBackbone
-from flatten_dense.backbones.weight_report import WeightReport
-from flatten_dense.backbones.weights import load_weights
+from flatten_dense.backbones.weights import WeightReport, load_weights
 
 __all__ = ["TimmBackbone", "WeightReport", "load_weights"]

@@ -7,10 +7,10 @@ The absolute table of positions stays. Any input size.
 
 from __future__ import annotations
 
+import math
 import re
-from typing import Any
+from typing import Any, cast
 
-import torch
 from timm.layers.helpers import to_2tuple
 from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
@@ -126,7 +126,7 @@ class FlattenDeiT(StagedBackbone):
             Name to tensor. The joint projection is cut in two; the class token keeps its name, and its row of the table
             of positions is left out.
         """
-        prefix_tokens = sum(name in state_dict for name in ("cls_token", "dist_token"))
+        class_tokens = sum(name in state_dict for name in ("cls_token", "dist_token"))
         renamed = {}
         for name, tensor in state_dict.items():
             name = re.sub(r"^patch_embed\.", "stages.0.patch_embed.", name)
@@ -137,15 +137,16 @@ class FlattenDeiT(StagedBackbone):
                 renamed[name.replace(".qkv.", ".kv.")] = tensor[split:]
                 continue
             if name == "pos_embed":
-                name, tensor = "stages.0.pos_embed", _without_prefix(tensor, prefix_tokens)
+                name, tensor = "stages.0.pos_embed", self._without_tokens(tensor, class_tokens)
             renamed[name] = tensor
         return place_in_cores(renamed, self)
 
-
-def _without_prefix(table: Tensor, tokens: int) -> Tensor:
-    """Leave out the rows of class and distillation tokens, unless the table has none (timm's ``no_embed_class``)."""
-    side = torch.tensor(table.shape[1]).sqrt().round().long()
-    return table if side * side == table.shape[1] else table[:, tokens:]
+    def _without_tokens(self, table: Tensor, class_tokens: int) -> Tensor:
+        """Leave out the rows of class tokens, unless the table has none (timm's ``no_embed_class``)."""
+        rows = table.shape[1]
+        native = cast(Tensor, self.stages[0].pos_embed).shape[1]
+        has_none = rows == native or (rows - class_tokens != native and math.isqrt(rows) ** 2 == rows)
+        return table if has_none else table[:, class_tokens:]
 
 
 default_cfgs = generate_default_cfgs(

@@ -67,7 +67,10 @@ class FlattenPVT(StagedBackbone):
         ValueError: an option does not fit the stages or another option.
     """
 
-    useless_tensors = ((r"^norm\.", "the released model never calls its final norm"),)
+    useless_tensors = (
+        (r"^norm\.", "the released model never calls its final norm"),
+        (r"^cls_token$", "there is no class token here"),
+    )
 
     def __init__(
         self,
@@ -126,6 +129,8 @@ class FlattenPVT(StagedBackbone):
         """
         renamed = {}
         for name, tensor in state_dict.items():
+            if name == "pos_embed4" and "cls_token" in state_dict:
+                tensor = tensor[:, 1:]  # the first row is the class token's, in the softmax original
             name = re.sub(r"^(block|patch_embed|pos_embed)(\d)", _stage_name, name)
             renamed[name] = tensor
         return place_in_cores(renamed, self)

@@ -1,15 +1,14 @@
 """Checkpoints: write them whole, read them without running them, and rebuild the task from one alone."""
 
-import zipfile
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import torch
 from jsonargparse import ArgumentParser
 from lightning.fabric.plugins import TorchCheckpointIO
 
+from flatten_dense.backbones.weights.files import read_torch_file
 from flatten_dense.tasks.base import CHECKPOINT_FORMAT, CHECKPOINT_KEY, BaseTask
 from flatten_dense.tasks.semantic_segmentation import SemanticSegmentationTask  # noqa: F401 - its name is looked up
 
@@ -26,14 +25,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise ValueError(f"{path}: there is no such checkpoint; a run keeps its own in RUN/checkpoints")
-    try:
-        checkpoint = torch.load(path, weights_only=True, map_location="cpu", mmap=zipfile.is_zipfile(path))
-    except Exception as error:  # torch raises a dozen types for as many kinds of damage
-        reason = str(error).strip().splitlines()
-        raise ValueError(
-            f"{path} cannot be read as a checkpoint ({reason[0][:120] if reason else type(error).__name__}): it may be "
-            "cut short, be another kind of file, or hold pickled objects, which are never executed here"
-        ) from None
+    checkpoint = read_torch_file(path)
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
         raise ValueError(f"{path} is not a checkpoint of a training run: it has no 'state_dict'")
     return checkpoint

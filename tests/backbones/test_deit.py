@@ -25,8 +25,18 @@ def test_softmax_in_every_block_is_timms_deit_without_class_token(randomise, nam
 
 def test_a_table_without_class_token_is_taken_whole():
     model = timm.create_model("flatten_deit_test")
-    table = torch.randn(1, 16, 24)
-    assert torch.equal(model.rename_checkpoint({"pos_embed": table})["stages.0.pos_embed"], table)
+    for rows in (16, 25):
+        state = {"cls_token": torch.zeros(1, 1, 24), "pos_embed": torch.randn(1, rows, 24)}
+        assert torch.equal(model.rename_checkpoint(state)["stages.0.pos_embed"], state["pos_embed"])
+
+
+@pytest.mark.parametrize(("img_size", "rows"), [((48, 80), 15), (64, 16), (64, 25)])
+def test_the_row_of_a_class_token_is_left_out(img_size, rows):
+    """Also where the rows of a grid that is not square make a square with the token's."""
+    model = timm.create_model("flatten_deit_test", img_size=img_size)
+    table = torch.randn(1, rows + 1, 24)
+    renamed = model.rename_checkpoint({"cls_token": torch.zeros(1, 1, 24), "pos_embed": table})
+    assert torch.equal(renamed["stages.0.pos_embed"], table[:, 1:])
 
 
 def test_multiply_accumulates_of_the_paper():

@@ -42,6 +42,14 @@ def test_the_norm_that_is_never_called_is_useless():
     assert model.why_useless("stages.0.patch_embed.norm.weight") is None
 
 
+def test_the_class_token_of_the_softmax_original_is_left_out():
+    model = timm.create_model("flatten_pvt_test", attention="SSSS")
+    table = torch.randn(1, 5, 32)
+    renamed = model.rename_checkpoint({"cls_token": torch.zeros(1, 1, 32), "pos_embed4": table})
+    assert torch.equal(renamed["stages.3.pos_embed"], table[:, 1:])
+    assert "class token" in model.why_useless("cls_token")
+
+
 def test_nothing_is_exempt_from_weight_decay_by_name():
     assert timm.create_model("flatten_pvt_test").no_weight_decay() == set()
 

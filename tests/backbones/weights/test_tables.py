@@ -3,7 +3,7 @@ import timm
 import torch
 import torch.nn.functional as F
 
-from flatten_dense.backbones.weight_tables import fit_table
+from flatten_dense.backbones.weights.tables import fit_table
 
 ENCODING = "stages.0.blocks.0.attn.core.positional_encoding"
 BIAS = "stages.2.blocks.0.attn.core.relative_position_bias_table"

@@ -8,8 +8,8 @@ import pytest
 import timm
 import torch
 
-from flatten_dense.backbones import weight_sources
-from flatten_dense.backbones.weight_sources import fetch_weights
+from flatten_dense.backbones.weights import sources as weight_sources
+from flatten_dense.backbones.weights.sources import fetch_weights
 
 STATE = {"a.weight": torch.arange(6.0)}
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from flatten_dense.backbones.weight_classifier import fit_classifier
+from flatten_dense.backbones.weights.classifier import fit_classifier
 
 
 def head(classes, start, channels=3):

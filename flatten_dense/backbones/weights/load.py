@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from flatten_dense.backbones.dense_maps import DenseMaps
 from flatten_dense.backbones.staged import StagedBackbone
-from flatten_dense.backbones.weight_classifier import fit_classifier
-from flatten_dense.backbones.weight_files import Weights, as_size
-from flatten_dense.backbones.weight_report import Kind, WeightReport, WeightRow
-from flatten_dense.backbones.weight_sources import fetch_weights
-from flatten_dense.backbones.weight_tables import TABLES, fit_table
+from flatten_dense.backbones.weights.classifier import fit_classifier
+from flatten_dense.backbones.weights.files import Weights, as_size
+from flatten_dense.backbones.weights.report import Kind, WeightReport, WeightRow
+from flatten_dense.backbones.weights.sources import fetch_weights
+from flatten_dense.backbones.weights.tables import TABLES, fit_table
 from flatten_dense.layers import FocusedLinearAttention, Size
 
 _FIRST_CONV = "stages.0.patch_embed.proj.weight"

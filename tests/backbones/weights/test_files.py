@@ -11,7 +11,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from flatten_dense.backbones.weight_files import as_size, plain_tensors, read_weights
+from flatten_dense.backbones.weights.files import as_size, plain_tensors, read_weights
 
 STATE = {"a.weight": torch.arange(6.0).view(2, 3), "a.bias": torch.ones(2)}
 RAN = []

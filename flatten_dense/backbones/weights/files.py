@@ -80,7 +80,7 @@ def read_weights(path: Path, ema: bool = False) -> Weights:
     """
     if not path.is_file():
         raise ValueError(f"{path}: there is no such file")
-    checkpoint = _read_safetensors(path) if _is_safetensors(path) else _read_torch(path)
+    checkpoint = _read_safetensors(path) if _is_safetensors(path) else read_torch_file(path)
     if not isinstance(checkpoint, dict):
         raise ValueError(f"{path} holds a {type(checkpoint).__name__}, expected a checkpoint: a dictionary of tensors")
     key = _choose(checkpoint, path, ema)
@@ -133,7 +133,12 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} cannot be read as safetensors ({error}): it may be cut short") from None
 
 
-def _read_torch(path: Path) -> object:
+def read_torch_file(path: Path) -> object:
+    """Read what torch.save wrote as plain data; settings of training scripts become dictionaries.
+
+    Raises:
+        ValueError: the file is damaged, of another kind, or would have to run code to be read.
+    """
     try:
         with torch.serialization.safe_globals(_STAND_INS):
             return torch.load(path, weights_only=True, map_location="cpu", mmap=zipfile.is_zipfile(path))
@@ -142,8 +147,8 @@ def _read_torch(path: Path) -> object:
         asked = re.search(r"GLOBAL ([\w.]+)|unrecognized function (\S+)", text)
         if asked:
             raise ValueError(
-                f"{path} would run code to be opened ({asked[1] or asked[2]}), and was not opened: expected numbers "
-                "and plain settings only. If you trust who made it, save its state_dict to a file of its own there"
+                f"{path} would run code to be opened ({asked[1] or asked[2]}): pickled objects are never executed here, "
+                "expected numbers and plain settings only. If you trust who made it, save its state_dict alone to a file"
             ) from None
         reason = text.strip().splitlines()
         raise ValueError(

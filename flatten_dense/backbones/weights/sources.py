@@ -14,7 +14,7 @@ import torch
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
-from flatten_dense.backbones.weight_files import Weights, as_size, plain_tensors, read_weights
+from flatten_dense.backbones.weights.files import Weights, as_size, plain_tensors, read_weights
 
 ACCEPTED = (
     "a file, an https:// URL with its sha256, hf-hub:OWNER/NAME (with @REVISION if wanted), or timm:NAME for the "

@@ -7,9 +7,10 @@ import pytest
 import timm
 import torch
 
-from flatten_dense.backbones import TimmBackbone, WeightReport, load_weights, weight_sources
+from flatten_dense.backbones import TimmBackbone, WeightReport, load_weights
+from flatten_dense.backbones.weights import sources as weight_sources
 
-GOLDENS = Path(__file__).parents[1] / "golden"
+GOLDENS = Path(__file__).parents[2] / "golden"
 GOLDEN_MODELS = {
     "flatten_pvt_t": ("flatten_pvt_tiny", {}),
     "extra_pvt_t_LLSS": ("flatten_pvt_tiny", {"attention": "LLSS"}),

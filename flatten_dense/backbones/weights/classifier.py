@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from flatten_dense.backbones.weight_report import Kind, WeightRow
+from flatten_dense.backbones.weights.report import Kind, WeightRow
 
 
 def fit_classifier(

@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 
-from flatten_dense.backbones.weight_report import WeightReport, WeightRow, collapse
+from flatten_dense.backbones.weights.report import WeightReport, WeightRow, collapse
 
 
 @pytest.fixture
