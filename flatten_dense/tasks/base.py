@@ -4,10 +4,11 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from lightning import LightningModule
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
-from flatten_dense.backbones import TimmBackbone
+from flatten_dense.backbones import TimmBackbone, load_weights
 from flatten_dense.data.class_list import first_few
 from flatten_dense.optim import PolySchedule, parameter_groups
 from flatten_dense.structures import InputFormat, LabelSpace
@@ -27,6 +28,8 @@ class BaseTask(LightningModule):
         optimizer: built as ``optimizer(parameter_groups)``.
         no_decay: parameters whose name contains one of these are not decayed.
         schedule: learning rate per step; None keeps it constant.
+        weights: what the backbone starts a fit from, as :func:`flatten_dense.backbones.load_weights` takes it; a fit
+            that goes on from a checkpoint does not look at it.
     """
 
     recipe: dict[str, Any] | None = None
@@ -41,6 +44,7 @@ class BaseTask(LightningModule):
         optimizer: Callable[[Iterable[Any]], Optimizer] = AdamW,
         no_decay: Sequence[str] = (),
         schedule: PolySchedule | None = None,
+        weights: str | None = None,
     ) -> None:
         super().__init__()
         if labels is None:
@@ -52,6 +56,16 @@ class BaseTask(LightningModule):
         self._make_optimizer = optimizer
         self._no_decay = tuple(no_decay)
         self._schedule = schedule
+        self._weights = weights
+
+    def on_fit_start(self) -> None:
+        """Give the backbone its weights, before the first step.
+
+        Raises:
+            ValueError: as :func:`flatten_dense.backbones.load_weights`.
+        """
+        if self._weights is not None:
+            rank_zero_info(f"{load_weights(self.backbone, self._weights)}\n")
 
     @property
     def feature_channels(self) -> Sequence[int]:
@@ -110,6 +124,7 @@ class BaseTask(LightningModule):
                 f"{self.labels.num_classes} ({first_few(self.labels.class_names)}): use the data set or the classes "
                 "file it was trained with, or start a new fit"
             )
+        self._weights = None  # the checkpoint has them all
         given = {name: tuple(tensor.shape) for name, tensor in checkpoint["state_dict"].items()}
         needed = {name: tuple(tensor.shape) for name, tensor in self.state_dict().items()}
         differing = [

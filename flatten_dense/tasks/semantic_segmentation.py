@@ -30,6 +30,7 @@ class SemanticSegmentationTask(BaseTask):
         optimizer: built as ``optimizer(parameter_groups)``.
         no_decay: parameters whose name contains one of these are not decayed.
         schedule: learning rate per step; None keeps it constant.
+        weights: what the backbone starts a fit from: a file, an https URL, ``hf-hub:OWNER/NAME``, ``timm:NAME``.
     """
 
     def __init__(
@@ -42,8 +43,9 @@ class SemanticSegmentationTask(BaseTask):
         optimizer: Callable[[Iterable[Any]], Optimizer] = AdamW,
         no_decay: Sequence[str] = (),
         schedule: PolySchedule | None = None,
+        weights: str | None = None,
     ) -> None:
-        super().__init__(backbone, neck, labels, input_format, optimizer, no_decay, schedule)
+        super().__init__(backbone, neck, labels, input_format, optimizer, no_decay, schedule, weights)
         self.head = head(self.feature_channels, self.feature_strides, self.labels.num_classes)
         self.confusion = SegmentationConfusion(self.labels.num_classes, self.labels.ignore_index)
         self.scores: SegmentationScores | None = None

@@ -41,6 +41,31 @@ def test_without_a_neck_the_head_sees_the_backbone(make_task):
     assert task(torch.randn(1, 3, 32, 32)).shape == (1, 3, 8, 8)
 
 
+def test_a_fit_starts_from_the_weights_it_is_given(make_task, tmp_path):
+    source = make_task(seed=1).backbone.body.model
+    torch.save({"model": source.state_dict()}, tmp_path / "source.pth")
+    task = make_task(weights=str(tmp_path / "source.pth"), optimizer=partial(torch.optim.SGD, lr=0.0))
+    assert not torch.equal(task.backbone.body.model.stages[0].pos_embed, source.stages[0].pos_embed)
+    trainer(max_steps=1).fit(task, loader(1))
+    state = task.backbone.body.model.state_dict()
+    assert all(torch.equal(state[name], tensor) for name, tensor in source.state_dict().items())
+
+
+def test_a_fit_that_goes_on_does_not_look_at_the_weights(make_task, tmp_path):
+    first = trainer(max_steps=1)
+    first.fit(make_task(), loader(2))
+    first.save_checkpoint(tmp_path / "last.ckpt")
+    task = make_task(weights=str(tmp_path / "gone.pth"))
+    trainer(max_steps=2).fit(task, loader(2), ckpt_path=tmp_path / "last.ckpt", weights_only=True)
+    assert task.trainer.global_step == 2
+
+
+def test_weights_that_do_not_fit_stop_before_the_first_step(make_task, tmp_path):
+    torch.save({"model": {"fc.weight": torch.zeros(2, 2)}}, tmp_path / "other.pth")
+    with pytest.raises(ValueError, match=r"other.pth.*holds no tensor of a FlattenPVT"):
+        trainer(max_steps=1).fit(make_task(weights=str(tmp_path / "other.pth")), loader(1))
+
+
 def test_schedule_steps_with_the_optimizer(make_task):
     task = make_task(optimizer=partial(torch.optim.SGD, lr=0.1), schedule=PolySchedule(power=1.0))
     rates = []

@@ -147,8 +147,8 @@ def read_torch_file(path: Path) -> object:
         asked = re.search(r"GLOBAL ([\w.]+)|unrecognized function (\S+)", text)
         if asked:
             raise ValueError(
-                f"{path} would run code to be opened ({asked[1] or asked[2]}): pickled objects are never executed here, "
-                "expected numbers and plain settings only. If you trust who made it, save its state_dict alone to a file"
+                f"{path} would run code to be opened ({asked[1] or asked[2]}): pickled objects are never executed "
+                "here, expected numbers and plain settings. If you trust its maker, save the state_dict alone to a file"
             ) from None
         reason = text.strip().splitlines()
         raise ValueError(

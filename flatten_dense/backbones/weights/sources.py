@@ -27,7 +27,7 @@ def fetch_weights(source: str | Path, ema: bool = False, sha256: str | None = No
     """Find a source of weights and read it.
 
     Args:
-        source: as :data:`ACCEPTED` says.
+        source: as :data:`ACCEPTED` says; ``#sha256=`` and the checksum may follow.
         ema: take the averaged weights of a file that keeps both.
         sha256: of the file, in hexadecimal; a URL needs it.
 
@@ -35,6 +35,8 @@ def fetch_weights(source: str | Path, ema: bool = False, sha256: str | None = No
         ValueError: the source is of no accepted kind, cannot be reached, is not the file whose checksum was given, or
             is no checkpoint.
     """
+    if isinstance(source, str) and "#sha256=" in source:
+        source, _, sha256 = source.partition("#sha256=")
     if sha256 is not None:
         sha256 = sha256.lower()
         if not re.fullmatch(r"[0-9a-f]{64}", sha256):
@@ -64,8 +66,8 @@ def _from_url(url: str, sha256: str | None) -> Path:
         raise ValueError(f"{url} is not encrypted: weights come from {ACCEPTED}")
     if sha256 is None:
         raise ValueError(
-            f"{url} needs the checksum of the file, sha256='64 hexadecimal digits': it is published beside the file, "
-            "or is what `sha256sum FILE` prints for a copy you trust"
+            f"{url} needs the checksum of the file, {url}#sha256=DIGITS with its 64 hexadecimal digits: they are "
+            "published beside the file, or are what `sha256sum FILE` prints for a copy you trust"
         )
     name = Path(urlparse(url).path)
     path = Path(torch.hub.get_dir()) / "checkpoints" / f"{name.stem}-{sha256}{name.suffix}"

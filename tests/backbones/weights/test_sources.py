@@ -91,7 +91,7 @@ def test_a_download_with_another_checksum_is_not_kept(requests, tmp_path):
 
 
 def test_a_url_without_checksum_is_refused_before_anything_is_fetched(requests):
-    with pytest.raises(ValueError, match="sha256='64 hexadecimal digits'"):
+    with pytest.raises(ValueError, match="#sha256=DIGITS with its 64 hexadecimal digits"):
         fetch_weights("https://example.org/weights.pth")
     assert requests == []
 
