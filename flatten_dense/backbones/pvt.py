@@ -16,15 +16,9 @@ from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
 
 from flatten_dense.backbones.attention import LinearOptions, block_letters, check_window
-from flatten_dense.backbones.staged import (
-    Stage,
-    StagedBackbone,
-    create,
-    default_cfg,
-    drop_path_rates,
-    init_pvt,
-    place_in_cores,
-)
+from flatten_dense.backbones.initialization import init_pvt
+from flatten_dense.backbones.registry import create, default_cfg
+from flatten_dense.backbones.staged import Stage, StagedBackbone, drop_path_rates, place_in_cores
 from flatten_dense.layers import (
     POOLED_GRID,
     Block,

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, cast
 
 import torch
-from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-from timm.layers.weight_init import trunc_normal_
-from timm.models import build_model_with_cfg, checkpoint
+from timm.models import checkpoint
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
@@ -292,82 +289,9 @@ class StagedBackbone(nn.Module):
         return sizes
 
 
-def init_linear(module: nn.Module) -> None:
-    """The initialisation of Swin, CSWin and DeiT: linear layers and tables; convolutions keep torch's own."""
-    if isinstance(module, nn.Linear):
-        trunc_normal_(module.weight, std=0.02)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
-    for name in ("pos_embed", "relative_position_bias_table"):
-        if isinstance(getattr(module, name, None), nn.Parameter):
-            trunc_normal_(getattr(module, name), std=0.02)
-
-
-def init_pvt(module: nn.Module) -> None:
-    """The initialisation of PVT and PVTv2: as :func:`init_linear`, convolutions normal by their fan-out."""
-    init_linear(module)
-    if isinstance(module, nn.Conv2d):
-        fan_out = math.prod(module.kernel_size) * module.out_channels // module.groups
-        nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))
-        nn.init.zeros_(cast(Tensor, module.bias))
-
-
 def drop_path_rates(last: float, depths: Sequence[int]) -> Iterator[float]:
     """Stochastic depth of each block in turn, rising linearly from 0 to ``last``."""
     return iter(torch.linspace(0, last, sum(depths), device="cpu").tolist())
-
-
-def default_cfg(**kwargs: object) -> dict[str, Any]:
-    """What timm keeps beside a variant; the published evaluation squashes images to 256 x 256 and crops 224."""
-    return {
-        "url": "",
-        "num_classes": 1000,
-        "input_size": (3, 224, 224),
-        "min_input_size": (3, MIN_SIDE, MIN_SIDE),
-        "pool_size": (7, 7),
-        "crop_pct": 0.875,
-        "crop_mode": "squash",
-        "interpolation": "bicubic",
-        "mean": IMAGENET_DEFAULT_MEAN,
-        "std": IMAGENET_DEFAULT_STD,
-        "first_conv": "stages.0.patch_embed.proj",
-        "classifier": "head",
-        "fixed_input_size": False,
-        "paper_name": "FLatten Transformer: Vision Transformer using Focused Linear Attention",
-        "paper_ids": "arXiv:2308.00442",
-        **kwargs,
-    }
-
-
-def create(
-    family: type[StagedBackbone],
-    variant: str,
-    pretrained: bool,
-    defaults: dict[str, Any],
-    overrides: dict[str, Any],
-) -> nn.Module:
-    """Build a registered variant through timm.
-
-    Args:
-        family: the model's class.
-        variant: its name in the registry.
-        pretrained: load the weights of its default_cfg.
-        defaults: what makes the variant.
-        overrides: what the caller gave to ``timm.create_model``.
-    """
-    return build_model_with_cfg(
-        family,
-        variant,
-        pretrained,
-        pretrained_filter_fn=_usable_tensors,
-        feature_cfg={"out_indices": family.feature_indices, "feature_cls": "getter"},
-        **{**defaults, **overrides},
-    )
-
-
-def _usable_tensors(state_dict: dict[str, Tensor], model: StagedBackbone) -> dict[str, Tensor]:
-    renamed = model.rename_checkpoint(state_dict)
-    return {name: tensor for name, tensor in renamed.items() if model.why_useless(name) is None}
 
 
 def place_in_cores(state_dict: dict[str, Any], model: nn.Module) -> dict[str, Any]:
