@@ -29,7 +29,7 @@ class Check:
     Attributes:
         row: the model.
         quantity: ``parameters`` or ``FLOPs``.
-        source: ``paper``, ``chart`` or ``calculated`` from the released code.
+        source: ``paper``, ``chart``, ``README`` of the model's own authors, or ``calculated`` from the released code.
         printed: the figure.
         ours: our count.
     """
@@ -75,6 +75,8 @@ def checks_of(row: PublishedModel, cost: Cost) -> Iterator[Check]:
     """All figures of a row that can be compared with a count."""
     if row.parameters:
         yield Check(row, "parameters", "paper", row.parameters, cost.parameters)
+    if row.readme:
+        yield Check(row, "parameters", "README", row.readme, cost.parameters)
     if row.flops:
         yield Check(row, "FLOPs", "chart" if row.flops.startswith("~") else "paper", row.flops, cost.macs)
     for figure in row.calculated:
@@ -106,7 +108,7 @@ def not_checked(rows: Sequence[PublishedModel]) -> list[tuple[str, str]]:
 
 
 def _printed(row: PublishedModel) -> tuple[tuple[str, str | None], ...]:
-    return ("parameters", row.parameters), ("FLOPs", row.flops)
+    return ("parameters", row.parameters or row.readme), ("FLOPs", row.flops)
 
 
 def report(rows: Sequence[PublishedModel], checks: Sequence[Check]) -> str:
@@ -118,7 +120,7 @@ def report(rows: Sequence[PublishedModel], checks: Sequence[Check]) -> str:
         lines += [f"{kind}: {len(of_kind)}", *map(_line, of_kind), ""]
     lines += ["Not checked", *(f"  {what}: {why}" for what, why in not_checked(rows)), ""]
     lines += [f"{len(checks)} figures checked, {len(checks) - len(wrong)} match, {len(wrong)} do not; by source:"]
-    for source in ("paper", "chart", "calculated"):
+    for source in ("paper", "chart", "README", "calculated"):
         of_source = [check for check in checks if check.source == source]
         lines += [f"  {source:10}  {sum(check.agrees for check in of_source):2} of {len(of_source):2} match"]
     return "\n".join(lines)

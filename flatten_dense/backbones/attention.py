@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from flatten_dense.layers import FocusedLinearAttention, Size, WindowedAttention
+from flatten_dense.layers import FocusedLinearAttention, Size, SoftmaxAttention, SwinWindowAttention, WindowedAttention
 
 
 def block_letters(attention: str, depths: Sequence[int]) -> list[str]:
@@ -88,11 +88,40 @@ class LinearOptions:
         return core if side is None else WindowedAttention(core, (side, side), shifted=block % 2 == 1)
 
 
+def softmax_core(dim: int, num_heads: int, window_size: int | None, block: int) -> nn.Module:
+    """The core of a softmax block: over the whole map, or within Swin's windows of a side, shifted in odd blocks."""
+    core = SoftmaxAttention(dim, num_heads)
+    return core if window_size is None else SwinWindowAttention(core, num_heads, window_size, shifted=block % 2 == 1)
+
+
 def check_window(name: str, size: int | None) -> None:
-    """Refuse a window without tokens.
+    """Refuse what is no side of a window.
 
     Raises:
-        ValueError: the size is below 1.
+        ValueError: the size is no whole number from 1.
     """
-    if size is not None and size < 1:
-        raise ValueError(f"{name} must be at least 1 token, or None for the whole map; got {size}")
+    if size is not None and (not isinstance(size, int) or size < 1):
+        raise ValueError(f"{name} must be a whole number of at least 1 token, or None for the whole map; got {size!r}")
+
+
+def check_per_stage(depths: Sequence[int], **options: Sequence[float]) -> None:
+    """Refuse options that do not give a positive number to each stage.
+
+    Raises:
+        ValueError: an option has another length, or a number below or at zero.
+    """
+    for name, values in {"depths": depths, **options}.items():
+        if not isinstance(values, list | tuple) or len(values) != len(depths) or min(values) <= 0:
+            raise ValueError(f"{name} must be a positive number for each of {len(depths)} stages, got {values!r}")
+
+
+def native_size(img_size: int | Sequence[int]) -> Size:
+    """(H, W) of the images that learned tables are made for.
+
+    Raises:
+        ValueError: it is neither a side nor a pair of sides, from 1.
+    """
+    sides = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size)
+    if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
+        raise ValueError(f"img_size must be a side or (height, width) in pixels, got {img_size!r}")
+    return sides[0], sides[1]

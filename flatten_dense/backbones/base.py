@@ -21,7 +21,7 @@ class TimmBackbone(nn.Module):
         name: a name of timm's registry, ``flatten_pvt_tiny`` or ``resnet18``, with or without a pretrained tag.
         pretrained: start from the weights that timm knows for this name.
         drop_path_rate: stochastic depth. 0 is not passed on, since not every model has it.
-        out_indices: stages to give, None for all that the model gives by itself.
+        out_indices: stages to give, from fine to coarse; None for all that the model gives by itself.
         options: further arguments of the model, ``{"attention": "LLSS"}`` say.
 
     Attributes:
@@ -47,12 +47,11 @@ class TimmBackbone(nn.Module):
             arguments["drop_path_rate"] = drop_path_rate
         if out_indices is not None:
             arguments["out_indices"] = tuple(out_indices)
-        if _is_own(name):
-            arguments["feature_cls"] = DenseMaps
+            _check_order(arguments["out_indices"])
+        own: dict[str, Any] = {"dense_maps": True} if _is_own(name) else {}
         try:
-            self.body = timm.create_model(name, pretrained=pretrained, features_only=True, **arguments)
+            self.body = timm.create_model(name, pretrained=pretrained, features_only=True, **own, **arguments)
         except (TypeError, IndexError, RuntimeError, AssertionError) as error:
-            arguments.pop("feature_cls", None)
             raise ValueError(
                 f"timm cannot build backbone {name!r} with pretrained={pretrained}, options={arguments}: {error}"
             ) from error
@@ -80,6 +79,14 @@ class TimmBackbone(nn.Module):
             )
         maps: list[Tensor] = self.body(images, image_sizes)
         return maps
+
+
+def _check_order(out_indices: tuple[int, ...]) -> None:
+    """Channels are listed in the order asked for, maps in the order of the stages: the two must be one."""
+    if list(out_indices) != sorted(set(out_indices)) or (min(out_indices) < 0 <= max(out_indices)):
+        raise ValueError(
+            f"out_indices must rise, each stage once, all counted from the front or all from the end; got {out_indices}"
+        )
 
 
 def _is_own(name: str) -> bool:

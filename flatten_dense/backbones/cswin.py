@@ -13,11 +13,10 @@ from functools import partial
 from typing import Any
 
 import torch
-from timm.layers.helpers import to_2tuple
 from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
 
-from flatten_dense.backbones.attention import LinearOptions, block_letters, check_window
+from flatten_dense.backbones.attention import LinearOptions, block_letters, check_per_stage, check_window, native_size
 from flatten_dense.backbones.initialization import init_linear
 from flatten_dense.backbones.registry import create, default_cfg
 from flatten_dense.backbones.staged import Stage, StagedBackbone, drop_path_rates, place_in_cores
@@ -51,7 +50,7 @@ class CrossShapedAttention(nn.Module):
         if num_heads % 2:
             raise ValueError(f"cross-shaped windows need an even number of heads, got num_heads={num_heads}")
         self.cores = nn.ModuleList(
-            WindowedAttention(softmax_core(dim // 2, num_heads // 2), window_size)
+            WindowedAttention(lepe_softmax_core(dim // 2, num_heads // 2), window_size)
             for window_size in ((None, stripe_width), (stripe_width, None))
         )
 
@@ -68,7 +67,8 @@ class CrossShapedAttention(nn.Module):
     ) -> Tensor:
         """Attend; arguments as a core's."""
         halves = zip(self.cores, q.chunk(2, -1), k.chunk(2, -1), v.chunk(2, -1), strict=True)
-        return torch.cat([core(*qkv, q_size, kv_size, own_sizes=own_sizes) for core, *qkv in halves], dim=-1)
+        rest = q_size, kv_size, key_padding_mask, attn_bias, own_sizes
+        return torch.cat([core(*qkv, *rest) for core, *qkv in halves], dim=-1)
 
 
 class FlattenCSwin(StagedBackbone):
@@ -116,15 +116,16 @@ class FlattenCSwin(StagedBackbone):
         drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
     ) -> None:
+        check_per_stage(depths, num_heads=num_heads)
         letters = block_letters(attention, depths)
         linear = LinearOptions(focusing_factor, kernel_size, linear_window_size)
-        widths = [window_size] * len(depths) if isinstance(window_size, int) else list(window_size)
+        widths: list[Any] = list(window_size) if isinstance(window_size, list | tuple) else [window_size] * len(depths)
         if len(widths) != len(depths):
             raise ValueError(f"window_size must be one width or one per stage, got {window_size} for {len(depths)}")
         drop_path = drop_path_rates(drop_path_rate, depths)
         stages: list[Stage] = []
         for i, depth in enumerate(depths):
-            dim, grid = embed_dim * 2**i, ceil_div(to_2tuple(img_size), 4 * 2**i)
+            dim, grid = embed_dim * 2**i, ceil_div(native_size(img_size), 4 * 2**i)
             check_window("window_size", widths[i])
             blocks = []
             for j in range(depth):
@@ -132,7 +133,7 @@ class FlattenCSwin(StagedBackbone):
                 if letters[i][j] == "L":
                     core = linear.core(dim, num_heads[i], grid, j, partial(LocallyEnhancedAttention, dim=dim))
                 elif i == len(depths) - 1:
-                    core = softmax_core(dim, num_heads[i])
+                    core = lepe_softmax_core(dim, num_heads[i])
                 else:
                     core = CrossShapedAttention(dim, num_heads[i], widths[i])
                 mlp = Mlp(dim, int(dim * mlp_ratio))
@@ -170,7 +171,7 @@ class FlattenCSwin(StagedBackbone):
         return place_in_cores(renamed, self)
 
 
-def softmax_core(dim: int, num_heads: int) -> LocallyEnhancedAttention:
+def lepe_softmax_core(dim: int, num_heads: int) -> LocallyEnhancedAttention:
     """Softmax attention with the locally-enhanced positional encoding."""
     return LocallyEnhancedAttention(SoftmaxAttention(dim, num_heads), dim)
 

@@ -11,11 +11,10 @@ import math
 import re
 from typing import Any, cast
 
-from timm.layers.helpers import to_2tuple
 from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
 
-from flatten_dense.backbones.attention import LinearOptions, block_letters, check_window
+from flatten_dense.backbones.attention import LinearOptions, block_letters, check_window, native_size, softmax_core
 from flatten_dense.backbones.initialization import init_linear
 from flatten_dense.backbones.registry import create, default_cfg
 from flatten_dense.backbones.staged import Stage, StagedBackbone, drop_path_rates, place_in_cores
@@ -24,9 +23,7 @@ from flatten_dense.layers import (
     Mlp,
     PatchEmbed,
     Size,
-    SoftmaxAttention,
     SpatialReductionAttention,
-    SwinWindowAttention,
     ceil_div,
 )
 
@@ -60,7 +57,8 @@ class FlattenDeiT(StagedBackbone):
     norm_every_stage = True
     dense_norms = "none"
     useless_tensors = ((r"^(cls_token|dist_token|head_dist\..*)$", "there is no class token here"),)
-    feature_indices = (-1,)
+    feature_indices = 4  # the last blocks, as timm gives of plain transformers
+    dense_indices = (-1,)
 
     def __init__(
         self,
@@ -84,17 +82,17 @@ class FlattenDeiT(StagedBackbone):
         (letters,) = block_letters(attention, (depth,))
         linear = LinearOptions(focusing_factor, kernel_size, linear_window_size)
         check_window("window_size", window_size)
+        if patch_size < 1:
+            raise ValueError(f"patch_size must be at least 1 pixel, got {patch_size}")
         drop_path = drop_path_rates(drop_path_rate, (depth,))
-        grid = ceil_div(to_2tuple(img_size), patch_size)
+        grid = ceil_div(native_size(img_size), patch_size)
         stages: list[Stage] = []
         for i, letter in enumerate(letters):
             core: nn.Module
             if letter == "L":
                 core = linear.core(embed_dim, num_heads, grid, i)
             else:
-                core = SoftmaxAttention(embed_dim, num_heads)
-                if window_size is not None:
-                    core = SwinWindowAttention(core, num_heads, window_size, shifted=i % 2 == 1)
+                core = softmax_core(embed_dim, num_heads, window_size, i)
             attn = SpatialReductionAttention(embed_dim, core)
             block = Block(embed_dim, attn, Mlp(embed_dim, int(embed_dim * mlp_ratio)), next(drop_path), norm_eps=1e-6)
             patch_embed = None if i else PatchEmbed(in_chans, embed_dim, patch_size, norm=False)

@@ -15,6 +15,8 @@ from flatten_dense.layers import Size, TokenGrid, ceil_div
 class DenseMaps(FeatureGetterNet):
     """Stage outputs under the norms that dense heads want: `features_only`, with images of several sizes in a batch.
 
+    Made by ``timm.create_model(NAME, features_only=True, dense_maps=True)``.
+
     Args:
         model: any of our families; its ``dense_norms`` says which norms.
         out_indices: stages to give.
@@ -34,12 +36,13 @@ class DenseMaps(FeatureGetterNet):
     def forward(self, x: Tensor, image_sizes: Sequence[Size] | None = None) -> list[Tensor]:
         """Map images ``[B, in_chans, H, W]`` to a map per stage; arguments as ``forward_intermediates``."""
         model = cast(StagedBackbone, self.model)
+        sizes = None if image_sizes is None else model.check_sizes(x, image_sizes)
         maps: Any = model.forward_intermediates(
-            x, indices=self.indices, norm=self.norm, intermediates_only=True, image_sizes=image_sizes
+            x, indices=self.indices, norm=self.norm, intermediates_only=True, image_sizes=sizes
         )
         for i, (norm, stride) in enumerate(zip(self.norms, self.feature_info.reduction(), strict=True)):
             if isinstance(norm, nn.LayerNorm):
                 normed = norm(maps[i].movedim(1, -1)).movedim(-1, 1)
-                sizes = image_sizes and [ceil_div(size, stride) for size in image_sizes]
-                maps[i] = TokenGrid.of(normed, sizes).clear(normed)
+                own = sizes and [ceil_div(size, stride) for size in sizes]
+                maps[i] = TokenGrid.of(normed, own).clear(normed)
         return cast(list[Tensor], maps)

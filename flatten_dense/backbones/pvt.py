@@ -11,11 +11,17 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from timm.layers.helpers import to_2tuple
 from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
 
-from flatten_dense.backbones.attention import LinearOptions, block_letters, check_window
+from flatten_dense.backbones.attention import (
+    LinearOptions,
+    block_letters,
+    check_per_stage,
+    check_window,
+    native_size,
+    softmax_core,
+)
 from flatten_dense.backbones.initialization import init_pvt
 from flatten_dense.backbones.registry import create, default_cfg
 from flatten_dense.backbones.staged import Stage, StagedBackbone, drop_path_rates, place_in_cores
@@ -25,9 +31,7 @@ from flatten_dense.layers import (
     Mlp,
     PatchEmbed,
     Size,
-    SoftmaxAttention,
     SpatialReductionAttention,
-    SwinWindowAttention,
     ceil_div,
 )
 
@@ -85,6 +89,7 @@ class FlattenPVT(StagedBackbone):
         drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
     ) -> None:
+        check_per_stage(depths, embed_dims=embed_dims, num_heads=num_heads, mlp_ratios=mlp_ratios)
         letters = block_letters(attention, depths)
         linear = LinearOptions(focusing_factor, kernel_size, linear_window_size)
         attend = ReducedAttention(letters, linear, linear_sr_ratios, window_size)
@@ -92,7 +97,7 @@ class FlattenPVT(StagedBackbone):
         stages: list[Stage] = []
         in_channels, in_stride = in_chans, 1
         for i, (dim, stride) in enumerate(zip(embed_dims, STRIDES, strict=True)):
-            grid = ceil_div(to_2tuple(img_size), stride)
+            grid = ceil_div(native_size(img_size), stride)
             blocks = [
                 Block(
                     dim,
@@ -125,7 +130,7 @@ class FlattenPVT(StagedBackbone):
         for name, tensor in state_dict.items():
             if name == "pos_embed4" and "cls_token" in state_dict:
                 tensor = tensor[:, 1:]  # the first row is the class token's, in the softmax original
-            name = re.sub(r"^(block|patch_embed|pos_embed)(\d)", _stage_name, name)
+            name = re.sub(r"^(block|patch_embed|pos_embed)(\d)", stage_name, name)
             renamed[name] = tensor
         return place_in_cores(renamed, self)
 
@@ -155,7 +160,8 @@ class ReducedAttention:
         window_size: int | None,
         pooled: bool = False,
     ) -> None:
-        if len(linear_sr_ratios) != len(STRIDES) or min(linear_sr_ratios) < 1:
+        ratios = list(linear_sr_ratios) if isinstance(linear_sr_ratios, Sequence) else []
+        if len(ratios) != len(STRIDES) or not all(isinstance(ratio, int) and ratio > 0 for ratio in ratios):
             raise ValueError(f"linear_sr_ratios must be four integers from 1, got {linear_sr_ratios!r}")
         check_window("window_size", window_size)
         reduced = any("L" in stage and ratio > 1 for stage, ratio in zip(letters, linear_sr_ratios, strict=True))
@@ -183,13 +189,12 @@ class ReducedAttention:
             core = self._linear.core(dim, num_heads, key_grid, block)
         else:
             ratio = SOFTMAX_SR_RATIOS[stage] if self._window_size is None else 1
-            core = SoftmaxAttention(dim, num_heads)
-            if self._window_size is not None:
-                core = SwinWindowAttention(core, num_heads, self._window_size, shifted=block % 2 == 1)
+            core = softmax_core(dim, num_heads, self._window_size, block)
         return SpatialReductionAttention(dim, core, ratio, self._pooled)
 
 
-def _stage_name(match: re.Match[str]) -> str:
+def stage_name(match: re.Match[str]) -> str:
+    """Our name for a part that official names number from 1: ``block1`` is ``stages.0.blocks``."""
     part = "blocks" if match[1] == "block" else match[1]
     return f"stages.{int(match[2]) - 1}.{part}"
 

@@ -10,13 +10,12 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from timm.layers.helpers import to_2tuple
 from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
 
-from flatten_dense.backbones.attention import LinearOptions, block_letters
+from flatten_dense.backbones.attention import LinearOptions, block_letters, check_per_stage, native_size
 from flatten_dense.backbones.initialization import init_pvt
-from flatten_dense.backbones.pvt import STRIDES, ReducedAttention
+from flatten_dense.backbones.pvt import STRIDES, ReducedAttention, stage_name
 from flatten_dense.backbones.registry import create, default_cfg
 from flatten_dense.backbones.staged import Stage, StagedBackbone, drop_path_rates, place_in_cores
 from flatten_dense.layers import Block, ConvMlp, PatchEmbed, Size, ceil_div
@@ -69,6 +68,7 @@ class FlattenPVTv2(StagedBackbone):
         drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
     ) -> None:
+        check_per_stage(depths, embed_dims=embed_dims, num_heads=num_heads, mlp_ratios=mlp_ratios)
         letters = block_letters(attention, depths)
         options = LinearOptions(focusing_factor, kernel_size, linear_window_size)
         attend = ReducedAttention(letters, options, linear_sr_ratios, window_size, pooled=linear)
@@ -76,7 +76,7 @@ class FlattenPVTv2(StagedBackbone):
         stages: list[Stage] = []
         in_channels, in_stride = in_chans, 1
         for i, (dim, stride) in enumerate(zip(embed_dims, STRIDES, strict=True)):
-            grid = ceil_div(to_2tuple(img_size), stride)
+            grid = ceil_div(native_size(img_size), stride)
             blocks = [
                 Block(
                     dim,
@@ -112,15 +112,10 @@ class FlattenPVTv2(StagedBackbone):
             if from_timm:
                 name = re.sub(r"^patch_embed\.", "stages.0.patch_embed.", name)
                 name = re.sub(r"^(stages\.\d+)\.downsample\.", r"\1.patch_embed.", name)
-            name = re.sub(r"^(block|patch_embed|norm)(\d)\.", _stage_name, name)
+            name = re.sub(r"^(block|patch_embed|norm)(\d)(?=\.)", stage_name, name)
             name = name.replace(".dwconv.dwconv.", ".dwconv.")
             renamed[name] = tensor
         return place_in_cores(renamed, self)
-
-
-def _stage_name(match: re.Match[str]) -> str:
-    part = "blocks" if match[1] == "block" else match[1]
-    return f"stages.{int(match[2]) - 1}.{part}."
 
 
 default_cfgs = generate_default_cfgs(

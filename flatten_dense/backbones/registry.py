@@ -8,6 +8,7 @@ from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import build_model_with_cfg
 from torch import Tensor, nn
 
+from flatten_dense.backbones.dense_maps import DenseMaps
 from flatten_dense.backbones.staged import MIN_SIDE, StagedBackbone
 
 
@@ -47,15 +48,15 @@ def create(
         variant: its name in the registry.
         pretrained: load the weights of its default_cfg.
         defaults: what makes the variant.
-        overrides: what the caller gave to ``timm.create_model``.
+        overrides: what the caller gave to ``timm.create_model``; with ``features_only``, ``dense_maps=True`` makes it
+            :class:`DenseMaps`.
     """
+    arguments = {**defaults, **overrides}
+    features: dict[str, Any] = {"out_indices": family.feature_indices, "feature_cls": "getter"}
+    if arguments.pop("dense_maps", False):
+        features = {"out_indices": family.dense_indices, "feature_cls": DenseMaps}
     return build_model_with_cfg(
-        family,
-        variant,
-        pretrained,
-        pretrained_filter_fn=_usable_tensors,
-        feature_cfg={"out_indices": family.feature_indices, "feature_cls": "getter"},
-        **{**defaults, **overrides},
+        family, variant, pretrained, pretrained_filter_fn=_usable_tensors, feature_cfg=features, **arguments
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, cast
@@ -87,14 +88,17 @@ class StagedBackbone(nn.Module):
         feature_info: channels, stride and name of each stage's output, as timm keeps them.
 
     Raises:
-        ValueError: for another ``global_pool``.
+        ValueError: an argument is out of its range.
     """
 
     norm_every_stage = False
     """Whether ``norm`` fits, and normalises, the output of every stage."""
 
-    feature_indices: tuple[int, ...] = (0, 1, 2, 3)
+    feature_indices: int | tuple[int, ...] = (0, 1, 2, 3)
     """Stages that ``features_only=True`` gives by itself."""
+
+    dense_indices: tuple[int, ...] = (0, 1, 2, 3)
+    """Stages that dense heads get by themselves."""
 
     useless_tensors: tuple[tuple[str, str], ...] = ()
     """Tensors of official or timm's checkpoints that have no use here: pattern of their names, and why."""
@@ -115,6 +119,8 @@ class StagedBackbone(nn.Module):
     ) -> None:
         super().__init__()
         _check_pool(global_pool)
+        if in_chans < 1 or num_classes < 0:
+            raise ValueError(f"expected in_chans from 1 and num_classes from 0, got {in_chans} and {num_classes}")
         self.in_chans = in_chans
         self.num_classes = num_classes
         self.global_pool = global_pool
@@ -181,8 +187,8 @@ class StagedBackbone(nn.Module):
         if output_fmt != "NCHW":
             raise ValueError(f"output_fmt must be 'NCHW', got {output_fmt!r}")
         self._check_images(x)
-        sizes = None if image_sizes is None else self._check_sizes(x, image_sizes)
-        taken, last = feature_take_indices(len(self.stages), indices)
+        sizes = None if image_sizes is None else self.check_sizes(x, image_sizes)
+        taken, last = self._take(indices)
         intermediates = []
         for index, stage in enumerate(self.stages[: last + 1] if stop_early else self.stages):
             raw = stage(x, sizes)
@@ -207,7 +213,7 @@ class StagedBackbone(nn.Module):
             prune_norm: drop the norms, too, that only ``norm=True`` or the classifier would need.
             prune_head: drop the classifier even if every stage is kept.
         """
-        taken, last = feature_take_indices(len(self.stages), indices)
+        taken, last = self._take(indices)
         pruned = last < len(self.stages) - 1
         self.stages = self.stages[: last + 1]
         if prune_norm:
@@ -269,28 +275,50 @@ class StagedBackbone(nn.Module):
         for stage in self.stages:
             cast(Stage, stage).grad_checkpointing = enable
 
-    def _check_images(self, x: Tensor) -> None:
-        if x.ndim != 4 or not x.is_floating_point() or x.shape[1] != self.in_chans:
-            raise ValueError(f"images must be [B, {self.in_chans}, H, W] floats, got {tuple(x.shape)} {x.dtype}")
-        if min(x.shape[-2:]) < MIN_SIDE:
-            raise ValueError(f"images must be at least {MIN_SIDE} pixels on each side, got {tuple(x.shape[-2:])}")
+    def _take(self, indices: int | list[int] | None) -> tuple[list[int], int]:
+        """Absolute indices of stages, and the largest."""
+        try:
+            return feature_take_indices(len(self.stages), indices)
+        except AssertionError:
+            raise ValueError(f"indices must name some of {len(self.stages)} stages, got {indices}") from None
 
-    def _check_sizes(self, x: Tensor, image_sizes: Sequence[Size]) -> list[Size]:
+    def check_sizes(self, images: Tensor, image_sizes: Sequence[Size]) -> list[Size]:
+        """The sizes of the images in a padded batch, as plain pairs.
+
+        Raises:
+            ValueError: they do not fit the batch, or this model cannot take them.
+        """
         if self.mixes_padding is not None:
             raise ValueError(f"this model cannot take image_sizes: {self.mixes_padding}")
-        sizes = [(int(size[0]), int(size[1])) for size in image_sizes]
-        height, width = x.shape[-2:]
-        bad = [size for size in sizes if not (MIN_SIDE <= size[0] <= height and MIN_SIDE <= size[1] <= width)]
-        if len(sizes) != x.shape[0] or bad:
+        height, width = images.shape[-2:]
+        try:
+            sizes = [(operator.index(h), operator.index(w)) for h, w in image_sizes]
+        except (TypeError, ValueError):  # not pairs, not whole numbers
+            sizes = []
+        fitting = [MIN_SIDE <= h <= height and MIN_SIDE <= w <= width for h, w in sizes]
+        if len(sizes) != images.shape[0] or not all(fitting):
             raise ValueError(
-                f"image_sizes must give (h, w) for each of {x.shape[0]} images, from {MIN_SIDE} to {(height, width)} "
-                f"pixels; got {sizes}"
+                f"image_sizes must give (h, w) for each of {images.shape[0]} images, whole numbers from {MIN_SIDE} to "
+                f"{(height, width)} pixels; got {image_sizes}"
             )
         return sizes
 
+    def _check_images(self, x: Tensor) -> None:
+        if not isinstance(x, Tensor) or x.ndim != 4 or not x.is_floating_point() or x.shape[1] != self.in_chans:
+            got = f"{tuple(x.shape)} {x.dtype}" if isinstance(x, Tensor) else type(x).__name__
+            raise ValueError(f"images must be [B, {self.in_chans}, H, W] floats, got {got}")
+        if min(x.shape[-2:]) < MIN_SIDE:
+            raise ValueError(f"images must be at least {MIN_SIDE} pixels on each side, got {tuple(x.shape[-2:])}")
+
 
 def drop_path_rates(last: float, depths: Sequence[int]) -> Iterator[float]:
-    """Stochastic depth of each block in turn, rising linearly from 0 to ``last``."""
+    """Stochastic depth of each block in turn, rising linearly from 0 to ``last``.
+
+    Raises:
+        ValueError: ``last`` is no probability below 1.
+    """
+    if not 0 <= last < 1:
+        raise ValueError(f"drop_path_rate must be from 0 to below 1, got {last}")
     return iter(torch.linspace(0, last, sum(depths), device="cpu").tolist())
 
 

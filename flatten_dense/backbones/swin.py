@@ -11,11 +11,17 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from timm.layers.helpers import to_2tuple
 from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
 
-from flatten_dense.backbones.attention import LinearOptions, block_letters, check_window
+from flatten_dense.backbones.attention import (
+    LinearOptions,
+    block_letters,
+    check_per_stage,
+    check_window,
+    native_size,
+    softmax_core,
+)
 from flatten_dense.backbones.initialization import init_linear
 from flatten_dense.backbones.registry import create, default_cfg
 from flatten_dense.backbones.staged import Stage, StagedBackbone, drop_path_rates, place_in_cores
@@ -26,8 +32,6 @@ from flatten_dense.layers import (
     PatchEmbed,
     PatchMerging,
     Size,
-    SoftmaxAttention,
-    SwinWindowAttention,
     ceil_div,
 )
 
@@ -77,21 +81,21 @@ class FlattenSwin(StagedBackbone):
         drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
     ) -> None:
+        check_per_stage(depths, num_heads=num_heads)
         letters = block_letters(attention, depths)
         linear = LinearOptions(focusing_factor, kernel_size, linear_window_size)
         check_window("window_size", window_size)
         drop_path = drop_path_rates(drop_path_rate, depths)
         stages: list[Stage] = []
         for i, depth in enumerate(depths):
-            dim, grid = embed_dim * 2**i, ceil_div(to_2tuple(img_size), 4 * 2**i)
+            dim, grid = embed_dim * 2**i, ceil_div(native_size(img_size), 4 * 2**i)
             blocks = []
             for j in range(depth):
                 core: nn.Module
                 if letters[i][j] == "L":
                     core = linear.core(dim, num_heads[i], grid, j)
                 else:
-                    core = SoftmaxAttention(dim, num_heads[i])
-                    core = SwinWindowAttention(core, num_heads[i], window_size, shifted=j % 2 == 1)
+                    core = softmax_core(dim, num_heads[i], window_size, j)
                 mlp = Mlp(dim, int(dim * mlp_ratio))
                 blocks.append(Block(dim, FusedAttention(dim, core), mlp, next(drop_path), norm_eps=1e-5))
             patch_embed = PatchMerging(dim // 2, dim) if i else PatchEmbed(in_chans, dim, 4)

@@ -1,4 +1,4 @@
-"""The ImageNet figures of the paper and of the code it released, as printed; nothing here is ours.
+"""The ImageNet figures of the paper, of the code it released and of its baselines, as printed; nothing here is ours.
 
 Sources: "FLatten Transformer", arXiv 2308.00442, Fig. 6, unless an attribute of :class:`PublishedModel` says otherwise.
 """
@@ -26,6 +26,7 @@ class PublishedModel:
         flops: multiply-accumulates as printed; with "~" read off a chart to 0.1 G.
         top1: accuracy as printed; with "~" read off a chart to 0.03.
         log: top-1 / top-5 of the log in the README of github.com/LeapLabTHU/FLatten-Transformer.
+        readme: parameters as the README of the model's own authors prints them.
         calculated: parameters or multiply-accumulates that follow from the released code, to the digits given.
         left_out: parameters that the published model has and ours does not, and what they are.
         remarks: for a printed figure that ours does not round to, what is known of the reason.
@@ -39,6 +40,7 @@ class PublishedModel:
     size: int = 224
     options: Mapping[str, Any] = field(default_factory=dict)
     log: str | None = None
+    readme: str | None = None
     calculated: tuple[str, ...] = ()
     left_out: tuple[int, str] | None = None
     remarks: Mapping[str, str] = field(default_factory=dict)
@@ -108,6 +110,16 @@ _PVT = (
         left_out=_FINAL_NORM,
     ),
     PublishedModel(
+        "PVT-M",
+        "flatten_pvt_medium",
+        None,
+        "~6.7G",
+        "81.2",
+        options=_SOFTMAX,
+        readme="44.2M",
+        left_out=_PVT_TOKEN_AND_NORM,
+    ),
+    PublishedModel(
         "FLatten-PVT-M",
         "flatten_pvt_medium",
         None,
@@ -115,6 +127,16 @@ _PVT = (
         "~83.0",
         calculated=("37,242,216",),
         left_out=_FINAL_NORM,
+    ),
+    PublishedModel(
+        "PVT-L",
+        "flatten_pvt_base",
+        None,
+        "~9.8G",
+        "81.7",
+        options=_SOFTMAX,
+        readme="61.4M",
+        left_out=_PVT_TOKEN_AND_NORM,
     ),
     PublishedModel(
         "FLatten-PVT-B",
@@ -129,6 +151,16 @@ _PVT = (
 
 _PVT_V2 = (
     PublishedModel(
+        "PVTv2-B0",
+        "flatten_pvt_v2_b0",
+        None,
+        None,
+        "70.5",
+        options=_SOFTMAX,
+        readme="3.7M",
+        calculated=("3.667M",),
+    ),
+    PublishedModel(
         "FLatten-PVTv2-B0", "flatten_pvt_v2_b0", None, None, "71.1", log="71.098 / 90.596", calculated=("3.595M",)
     ),
     PublishedModel(
@@ -138,6 +170,7 @@ _PVT_V2 = (
         "2.1G",
         "78.7",
         options=_SOFTMAX,
+        readme="14.0M",
         calculated=("14.009M",),
         remarks={"13.1M": "PVT's own README prints 14.0M"},
     ),
@@ -156,6 +189,7 @@ _SWIN = (
         "4.5G",
         "81.3",
         options=_SOFTMAX,
+        readme="28M",
         calculated=("28,288,354",),
         remarks={"29M": "Swin's own README prints 28M"},
     ),

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 
 from flatten_dense.layers.positional import resize_token_table
+from flatten_dense.layers.softmax_attention import check_heads
 from flatten_dense.layers.token_grid import Size, TokenGrid
 from flatten_dense.ops.focused_linear_attention import (
     at_least_float32,
@@ -50,9 +51,8 @@ class FocusedLinearAttention(nn.Module):
         kernel_size: int = 5,
     ) -> None:
         super().__init__()
-        if dim % num_heads:
-            raise ValueError(f"num_heads must divide the channels, got dim={dim} and num_heads={num_heads}")
-        if kernel_size % 2 == 0:
+        check_heads(dim, num_heads)
+        if kernel_size < 1 or kernel_size % 2 == 0:
             raise ValueError(f"kernel_size must be odd to keep the map's size, got {kernel_size}")
         self.num_heads = num_heads
         self.grid_size = grid_size

@@ -24,8 +24,7 @@ class SoftmaxAttention(nn.Module):
 
     def __init__(self, dim: int, num_heads: int) -> None:
         super().__init__()
-        if dim % num_heads:
-            raise ValueError(f"num_heads must divide the channels, got dim={dim} and num_heads={num_heads}")
+        check_heads(dim, num_heads)
         self.num_heads = num_heads
 
     def forward(
@@ -69,3 +68,13 @@ class SoftmaxAttention(nn.Module):
     def extra_repr(self) -> str:
         """The argument that no submodule shows."""
         return f"num_heads={self.num_heads}"
+
+
+def check_heads(dim: int, num_heads: int) -> None:
+    """Refuse heads that do not divide the channels.
+
+    Raises:
+        ValueError: they do not.
+    """
+    if num_heads < 1 or dim % num_heads:
+        raise ValueError(f"num_heads must divide the channels, got dim={dim} and num_heads={num_heads}")

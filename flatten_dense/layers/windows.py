@@ -29,7 +29,7 @@ class WindowedAttention(nn.Module):
             inside sees the tokens from both sides alike; :class:`SwinWindowAttention` keeps them apart.
 
     Raises:
-        ValueError: at the call, if queries and keys lie on different grids.
+        ValueError: at the call, if queries and keys lie on different grids, or an argument has no meaning here.
 
     Source: Swin Transformer, arXiv 2103.14030; stripes as in CSWin, arXiv 2107.00652.
     """
@@ -51,14 +51,21 @@ class WindowedAttention(nn.Module):
         attn_bias: Tensor | None = None,
         own_sizes: Sequence[Size] | None = None,
     ) -> Tensor:
-        """Attend; arguments as the core's. ``own_sizes`` says what ``key_padding_mask`` would, which is not needed."""
+        """Attend; arguments as the core's.
+
+        Padding is told by ``own_sizes``; ``key_padding_mask`` may say the same, and is not looked at. ``attn_bias`` is
+        not possible here.
+        """
         if q_size != kv_size:
             raise ValueError(f"windows need queries and keys on one grid, got {q_size} and {kv_size}")
+        if attn_bias is not None or (key_padding_mask is not None and own_sizes is None):
+            raise ValueError("windows take no attn_bias, and key_padding_mask only beside the own_sizes it stands for")
         layout = WindowLayout(q_size, own_sizes, self.window_size, self.shifted)
+        batch = q.shape[0]
         q, k, v = (layout.split(x) for x in (q, k, v))
         size = layout.window
         out = self._attend(q, k, v, layout, layout.codes(q.device) if layout.is_mixed else None, size)
-        return layout.join(out)
+        return layout.join(out, batch)
 
     def _attend(
         self, q: Tensor, k: Tensor, v: Tensor, layout: WindowLayout, codes: Tensor | None, size: Size
@@ -111,6 +118,7 @@ class WindowLayout:
 
     Attributes:
         window: (height, width) of a window, no larger than the largest image.
+        counts: windows of the largest image, (down, across).
         is_padded: whether any window holds tokens that belong to no image.
         is_mixed: whether any window holds padding, or tokens from opposite sides of the map.
     """
@@ -126,12 +134,14 @@ class WindowLayout:
         self.images = [size] if own_sizes is None else list(own_sizes)
         largest = max(h for h, _ in self.images), max(w for _, w in self.images)
         height, width = window_size
-        self.window = min(height or largest[0], largest[0]), min(width or largest[1], largest[1])
+        self.window = _clip(height, largest[0]), _clip(width, largest[1])
         self.shifts = [
             (_shift(h, height) if shifted else 0, _shift(w, width) if shifted else 0) for h, w in self.images
         ]
-        self.padded = [(_round_up(h, self.window[0]), _round_up(w, self.window[1])) for h, w in self.images]
-        self.frame = max(h for h, _ in self.padded), max(w for _, w in self.padded)
+        counts = [(_count(h, height), _count(w, width)) for h, w in self.images]
+        self.counts = max(rows for rows, _ in counts), max(columns for _, columns in counts)
+        self.padded = [(rows * self.window[0], columns * self.window[1]) for rows, columns in counts]
+        self.frame = self.counts[0] * self.window[0], self.counts[1] * self.window[1]
         self.is_padded = any(own != self.frame for own in self.images)
         self.is_mixed = self.is_padded or any(shift != (0, 0) for shift in self.shifts)
 
@@ -142,15 +152,15 @@ class WindowLayout:
             maps = self._arrange(maps, 0)
         else:
             maps = torch.cat([self._arrange(maps[i : i + 1], i) for i in range(len(self.images))])
-        (rows, columns), (height, width) = self._counts(), self.window
-        maps = maps.reshape(-1, rows, height, columns, width, x.shape[2])
-        return maps.transpose(2, 3).reshape(-1, height * width, x.shape[2])
+        (rows, columns), (height, width), batch = self.counts, self.window, maps.shape[0]
+        maps = maps.reshape(batch, rows, height, columns, width, x.shape[2])
+        return maps.transpose(2, 3).reshape(batch * rows * columns, height * width, x.shape[2])
 
-    def join(self, windows: Tensor) -> Tensor:
-        """The inverse of :meth:`split`; zeros outside the images' own parts."""
-        (rows, columns), (height, width) = self._counts(), self.window
-        maps = windows.reshape(-1, rows, columns, height, width, windows.shape[2])
-        maps = maps.transpose(2, 3).reshape(-1, *self.frame, windows.shape[2])
+    def join(self, windows: Tensor, batch: int) -> Tensor:
+        """The inverse of :meth:`split` for a batch of that many; zeros outside the images' own parts."""
+        (rows, columns), (height, width) = self.counts, self.window
+        maps = windows.reshape(batch, rows, columns, height, width, windows.shape[2])
+        maps = maps.transpose(2, 3).reshape(batch, *self.frame, windows.shape[2])
         if len(self.images) == 1:
             maps = self._restore(maps, 0)
         else:
@@ -177,9 +187,6 @@ class WindowLayout:
             return None
         return [size for size in own for _ in range(num_windows // len(own))]
 
-    def _counts(self) -> Size:
-        return self.frame[0] // self.window[0], self.frame[1] // self.window[1]
-
     def _arrange(self, maps: Tensor, image: int) -> Tensor:
         (height, width), padded, shift = self.images[image], self.padded[image], self.shifts[image]
         maps = _pad_to(maps[:, :height, :width], padded)
@@ -195,12 +202,17 @@ class WindowLayout:
         return _pad_to(maps[:, :height, :width], self.size)
 
 
+def _clip(window: int | None, side: int) -> int:
+    # Not min(): a compiled graph for any size keeps a plain number for the window.
+    return side if window is None or side <= window else window
+
+
 def _shift(side: int, window: int | None) -> int:
     return 0 if window is None or side <= window else window // 2
 
 
-def _round_up(side: int, window: int) -> int:
-    return -(-side // window) * window
+def _count(side: int, window: int | None) -> int:
+    return 1 if window is None or side <= window else (side + window - 1) // window
 
 
 def _pad_to(maps: Tensor, size: Size) -> Tensor:

@@ -53,9 +53,15 @@ def test_every_block_is_a_stage_at_stride_16():
     assert model.stages[0].blocks[0].attn.core.num_heads == 3
 
 
-def test_features_only_gives_the_last_block():
-    features = timm.create_model("flatten_deit_test", features_only=True)
-    assert (features.feature_info.channels(), features.feature_info.reduction()) == ([24], [16])
+def test_features_only_gives_the_last_blocks():
+    features = timm.create_model("flatten_deit_tiny", features_only=True)
+    assert (features.feature_info.channels(), features.feature_info.reduction()) == ([192] * 4, [16] * 4)
+    assert list(features.out_indices) == [8, 9, 10, 11]
+
+
+def test_dense_heads_get_the_last_block():
+    features = timm.create_model("flatten_deit_tiny", features_only=True, dense_maps=True)
+    assert list(features.out_indices) == [11]
 
 
 def test_norm_applies_to_every_block(randomise):
@@ -78,7 +84,12 @@ def test_the_table_of_positions_is_exempt_from_weight_decay():
     assert model.no_weight_decay() == {"stages.0.pos_embed"}
 
 
+def test_no_patch_is_refused():
+    with pytest.raises(ValueError, match="patch_size must be at least 1"):
+        timm.create_model("flatten_deit_test", patch_size=0)
+
+
 def test_another_patch_size():
-    model = timm.create_model("flatten_deit_test", patch_size=8, features_only=True)
+    model = timm.create_model("flatten_deit_test", patch_size=8, features_only=True, out_indices=(3,))
     assert model.feature_info.reduction() == [8]
     assert model(torch.randn(1, 3, 65, 40))[0].shape == (1, 24, 9, 5)

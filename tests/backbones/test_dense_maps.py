@@ -10,8 +10,13 @@ IMAGES = torch.randn(2, 3, 64, 96)
 
 
 def make(family, randomise, **options):
-    features = timm.create_model(f"flatten_{family}_test", features_only=True, feature_cls=DenseMaps, **options)
+    features = timm.create_model(f"flatten_{family}_test", features_only=True, dense_maps=True, **options)
     return randomise(features).eval()
+
+
+def test_an_own_class_for_the_maps(micro):
+    assert isinstance(timm.create_model(micro, features_only=True, dense_maps=True), DenseMaps)
+    assert not isinstance(timm.create_model(micro, features_only=True), DenseMaps)
 
 
 @pytest.mark.parametrize("family", ["pvt", "deit"])
@@ -51,6 +56,6 @@ def test_a_swin_without_its_last_stage_has_no_pretrained_norm(randomise):
 @pytest.mark.parametrize("out_indices", [None, (0, 1), (2,), (3,)])
 def test_every_parameter_has_a_gradient(micro, out_indices):
     options = {} if out_indices is None else {"out_indices": out_indices}
-    features = timm.create_model(micro, features_only=True, feature_cls=DenseMaps, **options)
+    features = timm.create_model(micro, features_only=True, dense_maps=True, **options)
     sum(out.square().sum() for out in features(IMAGES)).backward()
     assert [name for name, p in features.named_parameters() if p.grad is None] == []

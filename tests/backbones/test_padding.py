@@ -2,6 +2,7 @@
 
 import random
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -137,10 +138,28 @@ def test_padded_batches_train_under_autocast(micro, attention, dtype):
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
 
 
+@pytest.mark.parametrize("form", [torch.tensor, np.array, list, iter], ids=["tensor", "array", "list", "iterator"])
+def test_sizes_come_in_any_form(micro, form):
+    backbone = TimmBackbone(micro).eval()
+    images, sizes = torch.randn(2, 3, 96, 96), [(64, 96), (80, 70)]
+    for got, expected in zip(backbone(images, form(sizes)), backbone(images, sizes), strict=True):
+        assert torch.equal(got, expected)
+
+
 @pytest.mark.parametrize(
     "image_sizes",
-    [[(64, 64)], [(64, 64), (64, 97)], [(64, 64), (97, 64)], [(64, 64), (31, 64)], [(64, 64), (64, 0)]],
-    ids=["too_few", "too_wide", "too_high", "too_low", "nothing"],
+    [
+        [(64, 64)],
+        [(64, 64), (64, 97)],
+        [(64, 64), (97, 64)],
+        [(64, 64), (31, 64)],
+        [(64, 64), (64, 0)],
+        [(64, 64), (64.0, 40.9)],
+        [64, 96],
+        [(64, 64, 3), (64, 64, 3)],
+        {"a": 1},
+    ],
+    ids=["too_few", "too_wide", "too_high", "too_low", "nothing", "fractions", "numbers", "triples", "mapping"],
 )
 def test_sizes_that_do_not_fit_the_batch_are_refused(micro, image_sizes):
     model = timm.create_model(micro)

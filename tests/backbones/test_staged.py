@@ -288,8 +288,10 @@ def test_linear_attention_exports_for_other_sizes(micro):
         torch.zeros(1, 4, 64, 64),
         torch.zeros(1, 64, 64, 3),
         torch.zeros(1, 3, 64, 64, dtype=torch.uint8),
+        [torch.zeros(3, 64, 64)],
+        None,
     ],
-    ids=["low", "narrow", "no_batch", "channels", "channels_last", "integers"],
+    ids=["low", "narrow", "no_batch", "channels", "channels_last", "integers", "list", "nothing"],
 )
 @pytest.mark.parametrize("features_only", [False, True])
 def test_what_is_no_batch_of_images_is_refused(micro, images, features_only):
@@ -309,13 +311,39 @@ def test_an_attention_string_that_does_not_fit_is_refused(micro, attention):
     [
         ({"kernel_size": 4}, "kernel_size must be odd"),
         ({"focusing_factor": 0}, "focusing_factor must be positive"),
-        ({"linear_window_size": 0}, "linear_window_size must be at least 1"),
-        ({"window_size": 0}, "window_size must be at least 1"),
+        ({"linear_window_size": 0}, "linear_window_size must be a whole number"),
+        ({"linear_window_size": 2.5}, "linear_window_size must be a whole number"),
+        ({"linear_window_size": (3, 3)}, "linear_window_size must be a whole number"),
+        ({"window_size": 0}, "window_size must be a whole number"),
+        ({"window_size": 2.5}, "window_size must be a whole number"),
+        ({"kernel_size": -1}, "kernel_size must be odd"),
+        ({"img_size": (64,)}, r"img_size must be a side or \(height, width\)"),
+        ({"img_size": 0}, r"img_size must be a side or \(height, width\)"),
+        ({"drop_path_rate": 1.5}, "drop_path_rate must be from 0 to below 1, got 1.5"),
+        ({"in_chans": 0}, "in_chans from 1"),
     ],
 )
 def test_an_option_out_of_range_is_refused(micro, options, message):
     with pytest.raises(ValueError, match=message):
         timm.create_model(micro, **options)
+
+
+@pytest.mark.parametrize("heads", [0, -2])
+def test_no_heads_are_refused(micro, heads):
+    with pytest.raises(ValueError, match="num_heads must"):
+        timm.create_model(micro, num_heads=heads if "deit" in micro else (heads, 2, 2, 4))
+
+
+def test_options_of_another_number_of_stages_are_refused(micro):
+    if "deit" not in micro:
+        with pytest.raises(ValueError, match=r"num_heads must be a positive number for each of 4 stages, got \(1, 2\)"):
+            timm.create_model(micro, num_heads=(1, 2))
+
+
+@pytest.mark.parametrize("indices", [[9], [0, -9], 9])
+def test_stages_that_are_not_there_are_refused(model, indices):
+    with pytest.raises(ValueError, match="indices must name some of"):
+        model.forward_intermediates(torch.randn(NATIVE), indices)
 
 
 def test_heads_that_do_not_divide_the_channels_are_refused(micro):

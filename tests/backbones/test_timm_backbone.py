@@ -37,6 +37,22 @@ def test_chosen_stages():
     assert len(backbone(torch.randn(1, 3, 64, 64))) == 2
 
 
+@pytest.mark.parametrize("out_indices", [(3, 0), (0, 0), (-1, 0), (0, -1)])
+@pytest.mark.parametrize("name", ["flatten_pvt_test", "flatten_swin_test", "resnet18"])
+def test_stages_out_of_order_are_refused(name, out_indices):
+    with pytest.raises(ValueError, match=r"out_indices must rise"):
+        TimmBackbone(name, out_indices=out_indices)
+
+
+@pytest.mark.parametrize("out_indices", [(0, 2), (-3, -1), (1,), (-2,)])
+def test_channels_and_strides_are_those_of_the_maps(micro, out_indices):
+    backbone = TimmBackbone(micro, out_indices=out_indices)
+    maps = backbone(torch.randn(1, 3, 64, 128))
+    assert [(x.shape[1], 64 // x.shape[2], 128 // x.shape[3]) for x in maps] == [
+        (c, s, s) for c, s in zip(backbone.channels, backbone.strides, strict=True)
+    ]
+
+
 def test_same_weights_as_the_plain_model():
     backbone = TimmBackbone("flatten_pvt_test").eval()
     model = timm.create_model("flatten_pvt_test", num_classes=0).eval()

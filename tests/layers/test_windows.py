@@ -175,7 +175,7 @@ def test_windows_join_to_the_map_they_were_cut_from(own_sizes, shifted):
     x = torch.randn(2, 63, 5)
     expected = TokenGrid.of(torch.zeros(2, 1, 7, 9), own_sizes)
     expected = expected.to_tokens(expected.clear(expected.to_map(x)))
-    assert torch.equal(layout.join(layout.split(x)), expected)
+    assert torch.equal(layout.join(layout.split(x), 2), expected)
 
 
 def test_whole_windows_without_shift_need_no_mask():
@@ -189,6 +189,17 @@ def test_keys_on_another_grid_are_refused():
     q, k = torch.randn(1, 36, C), torch.randn(1, 9, C)
     with pytest.raises(ValueError, match=r"\(6, 6\) and \(3, 3\)"):
         attention(q, k, k, (6, 6), (3, 3))
+
+
+@pytest.mark.parametrize(
+    "argument",
+    [{"attn_bias": torch.zeros(1, 1, 36, 36)}, {"key_padding_mask": torch.zeros(1, 36, dtype=torch.bool)}],
+    ids=["bias", "mask"],
+)
+def test_what_windows_cannot_honour_is_refused(argument):
+    q = torch.randn(1, 36, C)
+    with pytest.raises(ValueError, match="windows take no attn_bias"):
+        CORES["linear"]()(q, q, q, (6, 6), (6, 6), **argument)
 
 
 def test_softmax_gradients_reach_the_bias_table_and_are_finite_on_padded_shifted_windows():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 import zipfile
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from flatten_dense.layers import Size
 
 _WRAPPERS = re.compile(r"(?:^|(?<=\.))(?:module|_orig_mod)\.")  # of DistributedDataParallel and torch.compile
 _WEIGHTS = ("model", "state_dict")
+_BOILERPLATE = re.compile(r"Weights only load failed|\s*\(\d\)|\s*$|Please file an issue")  # torch's own advice
 _AVERAGED = ("state_dict_ema", "model_ema")
 
 
@@ -140,7 +142,8 @@ def read_torch_file(path: Path) -> object:
         ValueError: the file is damaged, of another kind, or would have to run code to be read.
     """
     try:
-        with torch.serialization.safe_globals(_STAND_INS):
+        with torch.serialization.safe_globals(_STAND_INS), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*pickle protocol.*")  # an error says what is wrong
             return torch.load(path, weights_only=True, map_location="cpu", mmap=zipfile.is_zipfile(path))
     except Exception as error:  # torch raises a dozen types for as many kinds of damage
         text = str(error)
@@ -150,9 +153,9 @@ def read_torch_file(path: Path) -> object:
                 f"{path} would run code to be opened ({asked[1] or asked[2]}): pickled objects are never executed "
                 "here, expected numbers and plain settings. If you trust its maker, save the state_dict alone to a file"
             ) from None
-        reason = text.strip().splitlines()
+        reason = next((line for line in text.strip().splitlines() if not _BOILERPLATE.match(line)), "")
         raise ValueError(
-            f"{path} cannot be read as a checkpoint ({reason[0][:120] if reason else type(error).__name__}): it may be "
+            f"{path} cannot be read as a checkpoint ({reason[:120] or type(error).__name__}): it may be "
             "cut short, be another kind of file, or hold pickled objects, which are never executed here"
         ) from None
 

@@ -181,6 +181,13 @@ class _Fit:
         parameters = self.wanted | self.head
         values = {}
         for name, value in self.values.items():
+            if not value.is_floating_point():
+                raise ValueError(f"{self.weights.description}: {name} holds {value.dtype}, expected floating numbers")
+            if not value.is_meta and not value.isfinite().all():
+                raise ValueError(
+                    f"{self.weights.description}: {name} holds numbers that are not finite: the file is damaged, or "
+                    "its training diverged"
+                )
             try:
                 values[name] = value.to(parameters[name].device, parameters[name].dtype)
             except RuntimeError as error:  # a tensor saved without its numbers, or no memory left

@@ -10,7 +10,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from flatten_dense.backbones.staged import Stage, StagedBackbone
-from flatten_dense.layers import FocusedLinearAttention, Size, SwinWindowAttention, WindowedAttention, ceil_div
+from flatten_dense.layers import (
+    POOLED_GRID,
+    FocusedLinearAttention,
+    Size,
+    SwinWindowAttention,
+    WindowedAttention,
+    ceil_div,
+)
 
 _BIAS = "relative_position_bias_table"
 TABLES = ("positional_encoding", "pos_embed", _BIAS)
@@ -69,15 +76,17 @@ def _grid_of_image(backbone: StagedBackbone, name: str, length: int, img_size: S
     """The grid that a table of this length has in a model made for ``img_size``; None if there is none."""
     grid = ceil_div(img_size, backbone.feature_info[int(name.split(".")[1])]["reduction"])
     is_bias = name.endswith(_BIAS)
+    sides = range(1, max(grid) + 1)
+    windows = [(min(side, grid[0]), min(side, grid[1])) for side in sides]
     if name.endswith("pos_embed"):
         candidates = [grid]
+    elif is_bias:
+        square = _square(length, is_bias)  # a window larger than the map
+        candidates = [*windows, square] if square else windows
+    elif _is_windowed(backbone, name):
+        candidates = windows
     else:
-        sides = range(1, max(grid) + 1)
-        windows = [(min(side, grid[0]), min(side, grid[1])) for side in sides]
-        cells = [] if is_bias else [ceil_div(grid, ratio) for ratio in sides]
-        candidates = windows + cells if _is_windowed(backbone, name) else cells + windows
-        square = _square(length, is_bias)  # as pooled keys are, or a window larger than the map, whatever the image
-        candidates += [square] if square else []
+        candidates = [*(ceil_div(grid, ratio) for ratio in sides), POOLED_GRID]
     return next((grid for grid in candidates if _length(grid, is_bias) == length), None)
 
 

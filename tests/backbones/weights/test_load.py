@@ -508,6 +508,25 @@ def test_tensors_without_numbers_are_refused_before_any_is_written(save):
 
 
 @pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda tensor: tensor.fill_(float("nan")), "numbers that are not finite"),
+        (lambda tensor: tensor.fill_(float("inf")), "numbers that are not finite"),
+        (lambda tensor: tensor.long(), r"torch\.int64, expected floating"),
+    ],
+    ids=["nan", "infinite", "integers"],
+)
+def test_damaged_numbers_are_refused_before_any_is_written(save, damage, message):
+    name = "stages.3.blocks.0.mlp.fc2.weight"
+    state = timm.create_model("flatten_pvt_test").state_dict()
+    model = timm.create_model("flatten_pvt_test")
+    before = values_of(model)
+    with pytest.raises(ValueError, match=rf"{name} holds {message}"):
+        load_weights(model, save(state | {name: damage(state[name].clone())}))
+    assert_untouched(model, before)
+
+
+@pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"source_img_size": (0, 5)}, r"source_img_size must be a side or \(H, W\) in pixels, got \(0, 5\)"),
