@@ -63,14 +63,12 @@ class WindowedAttention(nn.Module):
         layout = WindowLayout(q_size, own_sizes, self.window_size, self.shifted)
         batch = q.shape[0]
         q, k, v = (layout.split(x) for x in (q, k, v))
-        size = layout.window
-        out = self._attend(q, k, v, layout, layout.codes(q.device) if layout.is_mixed else None, size)
+        out = self._attend(q, k, v, layout, layout.codes(q.device) if layout.is_mixed else None)
         return layout.join(out, batch)
 
-    def _attend(
-        self, q: Tensor, k: Tensor, v: Tensor, layout: WindowLayout, codes: Tensor | None, size: Size
-    ) -> Tensor:
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, layout: WindowLayout, codes: Tensor | None) -> Tensor:
         """Call the core on windows ``[B * n, tokens, C]``; ``codes`` as :meth:`WindowLayout.codes`, or None."""
+        size = layout.window
         mask = None if codes is None or not layout.is_padded else _repeat_to(codes == PADDING, q.shape[0])
         return cast(Tensor, self.core(q, k, v, size, size, mask, own_sizes=layout.own_windows(q.shape[0])))
 
@@ -95,10 +93,8 @@ class SwinWindowAttention(WindowedAttention):
         super().__init__(core, (window_size, window_size), shifted)
         self.relative_position_bias_table = nn.Parameter(torch.zeros((2 * window_size - 1) ** 2, num_heads))
 
-    def _attend(
-        self, q: Tensor, k: Tensor, v: Tensor, layout: WindowLayout, codes: Tensor | None, size: Size
-    ) -> Tensor:
-        side = cast(int, self.window_size[0])
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, layout: WindowLayout, codes: Tensor | None) -> Tensor:
+        side, size = cast(int, self.window_size[0]), layout.window
         bias = relative_position_bias(self.relative_position_bias_table, side, size).unsqueeze(0)
         if codes is not None:
             # Padding attends to padding: a row without any key would be 0 / 0.
