@@ -11,7 +11,7 @@ from flatten_dense.layers.token_grid import TokenGrid
 
 def pad_to_whole_cells(x: Tensor, cell: int) -> Tensor:
     """Pad ``[B, C, H, W]`` with zeros at the right and bottom to multiples of ``cell``."""
-    bottom, right = (-side % cell for side in x.shape[2:])
+    bottom, right = (-(-side // cell) * cell - side for side in x.shape[2:])
     return F.pad(x, (0, right, 0, bottom))
 
 

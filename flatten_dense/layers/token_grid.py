@@ -13,7 +13,7 @@ Size = tuple[int, int]
 
 def ceil_div(size: Size, stride: int) -> Size:
     """Cells of side ``stride`` that cover ``size``."""
-    return (size[0] + stride - 1) // stride, (size[1] + stride - 1) // stride
+    return -(-size[0] // stride), -(-size[1] // stride)
 
 
 class TokenGrid(NamedTuple):
