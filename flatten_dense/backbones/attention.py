@@ -8,7 +8,14 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from flatten_dense.layers import FocusedLinearAttention, Size, SoftmaxAttention, SwinWindowAttention, WindowedAttention
+from flatten_dense.layers import (
+    FocusedLinearAttention,
+    Size,
+    SoftmaxAttention,
+    SwinWindowAttention,
+    WindowedAttention,
+    as_size,
+)
 
 
 def block_letters(attention: str, depths: Sequence[int]) -> list[str]:
@@ -121,7 +128,7 @@ def native_size(img_size: int | Sequence[int]) -> Size:
     Raises:
         ValueError: it is neither a side nor a pair of sides, from 1.
     """
-    sides = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size)
-    if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
+    size = as_size(img_size)
+    if size is None:
         raise ValueError(f"img_size must be a side or (height, width) in pixels, got {img_size!r}")
-    return sides[0], sides[1]
+    return size

@@ -190,8 +190,7 @@ default_cfgs = generate_default_cfgs(
 )
 
 
-def _create(variant: str, pretrained: bool, defaults: dict[str, Any], overrides: dict[str, Any]) -> nn.Module:
-    return create(FlattenCSwin, variant, pretrained, defaults, overrides)
+_create = partial(create, FlattenCSwin)
 
 
 @register_model

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Any, cast
+from functools import partial
+from typing import cast
 
 from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
@@ -151,8 +152,7 @@ default_cfgs = generate_default_cfgs(
 )
 
 
-def _create(variant: str, pretrained: bool, defaults: dict[str, Any], overrides: dict[str, Any]) -> nn.Module:
-    return create(FlattenDeiT, variant, pretrained, defaults, overrides)
+_create = partial(create, FlattenDeiT)
 
 
 @register_model

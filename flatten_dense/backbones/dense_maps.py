@@ -8,7 +8,7 @@ from typing import Any, cast
 from timm.models._features import FeatureGetterNet
 from torch import Tensor, nn
 
-from flatten_dense.backbones.staged import StagedBackbone
+from flatten_dense.backbones.staged import StagedBackbone, apply_norm
 from flatten_dense.layers import Size, TokenGrid, ceil_div
 
 
@@ -42,7 +42,7 @@ class DenseMaps(FeatureGetterNet):
         )
         for i, (norm, stride) in enumerate(zip(self.norms, self.feature_info.reduction(), strict=True)):
             if isinstance(norm, nn.LayerNorm):
-                normed = norm(maps[i].movedim(1, -1)).movedim(-1, 1)
+                normed = apply_norm(norm, maps[i])
                 own = sizes and [ceil_div(size, stride) for size in sizes]
                 maps[i] = TokenGrid.of(normed, own).clear(normed)
         return cast(list[Tensor], maps)

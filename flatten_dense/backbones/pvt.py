@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
+from functools import partial
 
 from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
@@ -211,8 +211,7 @@ default_cfgs = generate_default_cfgs(
 )
 
 
-def _create(variant: str, pretrained: bool, defaults: dict[str, Any], overrides: dict[str, Any]) -> nn.Module:
-    return create(FlattenPVT, variant, pretrained, defaults, overrides)
+_create = partial(create, FlattenPVT)
 
 
 @register_model

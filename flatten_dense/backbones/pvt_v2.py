@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
+from functools import partial
 
 from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
@@ -126,8 +126,7 @@ default_cfgs = generate_default_cfgs(
 )
 
 
-def _create(variant: str, pretrained: bool, defaults: dict[str, Any], overrides: dict[str, Any]) -> nn.Module:
-    return create(FlattenPVTv2, variant, pretrained, defaults, overrides)
+_create = partial(create, FlattenPVTv2)
 
 
 @register_model

@@ -144,8 +144,8 @@ class StagedBackbone(nn.Module):
         """Map images ``[B, in_chans, H, W]`` to the last stage's normalised ``[B, C, h, w]``."""
         self._check_images(x)
         for stage in self.stages:
-            x = _apply_norm(cast(Stage, stage).norm, stage(x))
-        return _apply_norm(self.norm, x)
+            x = apply_norm(cast(Stage, stage).norm, stage(x))
+        return apply_norm(self.norm, x)
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Map the features to ``[B, K]``, or to the pooled ``[B, C]`` with ``pre_logits``.
@@ -193,14 +193,14 @@ class StagedBackbone(nn.Module):
         for index, stage in enumerate(self.stages[: last + 1] if stop_early else self.stages):
             raw = stage(x, sizes)
             sizes = sizes and [ceil_div(size, cast(Stage, stage).stride) for size in sizes]
-            x = _apply_norm(cast(Stage, stage).norm, raw)
+            x = apply_norm(cast(Stage, stage).norm, raw)
             if index in taken:
                 of_model = norm and (self.norm_every_stage or index == len(self.stages) - 1)
-                out = _apply_norm(self.norm, x) if of_model else x if norm else raw
+                out = apply_norm(self.norm, x) if of_model else x if norm else raw
                 intermediates.append(TokenGrid.of(out, sizes).clear(out))
         if intermediates_only:
             return intermediates
-        final = x if index < len(self.stages) - 1 else _apply_norm(self.norm, x)
+        final = x if index < len(self.stages) - 1 else apply_norm(self.norm, x)
         return TokenGrid.of(final, sizes).clear(final), intermediates
 
     def prune_intermediate_layers(
@@ -337,7 +337,7 @@ def _without_core_levels(name: str) -> str:
     return re.sub(r"(\.core)+\.", ".", name)
 
 
-def _apply_norm(norm: nn.Module, x: Tensor) -> Tensor:
+def apply_norm(norm: nn.Module, x: Tensor) -> Tensor:
     """Normalise ``[B, C, h, w]`` over its channels."""
     return x if isinstance(norm, nn.Identity) else cast(Tensor, norm(x.movedim(1, -1)).movedim(-1, 1))
 

@@ -16,6 +16,16 @@ def ceil_div(size: Size, stride: int) -> Size:
     return -(-size[0] // stride), -(-size[1] // stride)
 
 
+def as_size(value: object) -> Size | None:
+    """(H, W) from a side or a pair of sides, None for anything else."""
+    sides = [value, value] if isinstance(value, int) else value
+    if not isinstance(sides, list | tuple) or len(sides) != 2:
+        return None
+    height, width = sides
+    valid = all(isinstance(side, int) and not isinstance(side, bool) and side > 0 for side in sides)
+    return (height, width) if valid else None
+
+
 class TokenGrid(NamedTuple):
     """A row-major map of tokens.
 

@@ -1,6 +1,23 @@
+import pytest
 import torch
 
-from flatten_dense.layers import TokenGrid, ceil_div
+from flatten_dense.layers import TokenGrid, as_size, ceil_div
+
+
+@pytest.mark.parametrize(
+    ("value", "size"),
+    [
+        (224, (224, 224)),
+        ([64, 96], (64, 96)),
+        ((64, 96), (64, 96)),
+        (0, None),
+        (True, None),
+        ("224", None),
+        (None, None),
+    ],
+)
+def test_sizes(value, size):
+    assert as_size(value) == size
 
 
 def test_ceil_div_keeps_partial_cells():

@@ -71,11 +71,8 @@ def _check_names(option: str, names: Sequence[str] | None, head: dict[str, Tenso
 def _pairs(names: Sequence[str], given_names: Sequence[str]) -> list[tuple[int, int]]:
     """(row here, row there) of the names that either side has exactly once."""
     counts, given_counts = Counter(names), Counter(given_names)
-    return [
-        (index, list(given_names).index(name))
-        for index, name in enumerate(names)
-        if counts[name] == given_counts[name] == 1
-    ]
+    given_rows = {name: row for row, name in enumerate(given_names)}
+    return [(index, given_rows[name]) for index, name in enumerate(names) if counts[name] == given_counts[name] == 1]
 
 
 def _row(kind: Kind, name: str, detail: str, tensor: Tensor) -> WeightRow:

@@ -15,7 +15,7 @@ import timm
 import torch
 from torch import Tensor
 
-from flatten_dense.layers import Size
+from flatten_dense.layers import Size, as_size
 
 _WRAPPERS = re.compile(r"(?:^|(?<=\.))(?:module|_orig_mod)\.")  # of DistributedDataParallel and torch.compile
 _WEIGHTS = ("model", "state_dict")
@@ -110,16 +110,6 @@ def plain_tensors(state_dict: dict[str, Any], where: str) -> dict[str, Tensor]:
     if not tensors:
         raise ValueError(f"{where} holds no tensors where its weights should be")
     return tensors
-
-
-def as_size(value: object) -> Size | None:
-    """(H, W) from a side or a pair of sides, None for anything else."""
-    sides = [value, value] if isinstance(value, int) else value
-    if not isinstance(sides, list | tuple) or len(sides) != 2:
-        return None
-    height, width = sides
-    valid = all(isinstance(side, int) and not isinstance(side, bool) and side > 0 for side in sides)
-    return (height, width) if valid else None
 
 
 def _is_safetensors(path: Path) -> bool:

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from flatten_dense.backbones.dense_maps import DenseMaps
 from flatten_dense.backbones.staged import StagedBackbone
 from flatten_dense.backbones.weights.classifier import fit_classifier
-from flatten_dense.backbones.weights.files import Weights, as_size
+from flatten_dense.backbones.weights.files import Weights
 from flatten_dense.backbones.weights.report import Kind, WeightReport, WeightRow
 from flatten_dense.backbones.weights.sources import fetch_weights
 from flatten_dense.backbones.weights.tables import TABLES, fit_table
-from flatten_dense.layers import FocusedLinearAttention, Size
+from flatten_dense.layers import FocusedLinearAttention, Size, as_size
 
 _FIRST_CONV = "stages.0.patch_embed.proj.weight"
 _FIRST_CONV_ANYWHERE = re.compile(r"(.*?)(?:stages\.0\.)?(?:patch_embed1?\.proj|stage1_conv_embed\.0)\.weight")
@@ -126,7 +126,7 @@ class _Fit:
                 self._place(name, tensor, parameter)
             elif why is not None:
                 self._note("dropped", name, why, tensor)
-            elif _BLOCK.match(name) or name.startswith("stages."):
+            elif name.startswith("stages."):
                 self.misfits.append(f"its {name} {tuple(tensor.shape)} has no place in the model")
             else:
                 self._note("unused", name, "no place in this model", tensor)

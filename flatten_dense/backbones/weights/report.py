@@ -5,20 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 Kind = Literal["loaded", "resized", "adapted", "copied by name", "re-initialised", "dropped", "unused", "other part"]
-
-_ORDER: tuple[Kind, ...] = (
-    "loaded",
-    "resized",
-    "adapted",
-    "copied by name",
-    "re-initialised",
-    "dropped",
-    "unused",
-    "other part",
-)
 
 
 @dataclass(frozen=True)
@@ -96,4 +85,5 @@ def collapse(rows: Iterable[WeightRow]) -> list[WeightRow]:
         WeightRow(kind, name, detail, sum(row.numel for row in group), sum(row.tensors for row in group))
         for (kind, name, detail), group in groups.items()
     ]
-    return sorted(lines, key=lambda line: _ORDER.index(line.kind))
+    order: tuple[Kind, ...] = get_args(Kind)
+    return sorted(lines, key=lambda line: order.index(line.kind))

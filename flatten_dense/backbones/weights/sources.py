@@ -14,7 +14,8 @@ import torch
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
-from flatten_dense.backbones.weights.files import Weights, as_size, plain_tensors, read_weights
+from flatten_dense.backbones.weights.files import Weights, plain_tensors, read_weights
+from flatten_dense.layers import as_size
 
 ACCEPTED = (
     "a file, an https:// URL with its sha256, hf-hub:OWNER/NAME (with @REVISION if wanted), or timm:NAME for the "
@@ -111,8 +112,8 @@ def _from_timm(name: str) -> Weights:
 
 
 def _verified(path: Path, sha256: str | None) -> Path:
-    if sha256 is not None and _sha256(path) != sha256:
-        raise ValueError(f"{path} is not the file that was asked for: its sha256 is {_sha256(path)}, expected {sha256}")
+    if sha256 is not None and (received := _sha256(path)) != sha256:
+        raise ValueError(f"{path} is not the file that was asked for: its sha256 is {received}, expected {sha256}")
     return path
 
 

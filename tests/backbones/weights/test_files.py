@@ -11,7 +11,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from flatten_dense.backbones.weights.files import as_size, plain_tensors, read_weights
+from flatten_dense.backbones.weights.files import plain_tensors, read_weights
 
 STATE = {"a.weight": torch.arange(6.0).view(2, 3), "a.bias": torch.ones(2)}
 RAN = []
@@ -229,19 +229,3 @@ def test_another_kind_of_file_is_refused(tmp_path):
 def test_a_missing_file_is_refused(tmp_path):
     with pytest.raises(ValueError, match="no such file"):
         read_weights(tmp_path / "none.pth")
-
-
-@pytest.mark.parametrize(
-    ("value", "size"),
-    [
-        (224, (224, 224)),
-        ([64, 96], (64, 96)),
-        ((64, 96), (64, 96)),
-        (0, None),
-        (True, None),
-        ("224", None),
-        (None, None),
-    ],
-)
-def test_sizes(value, size):
-    assert as_size(value) == size
