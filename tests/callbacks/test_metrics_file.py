@@ -1,15 +1,13 @@
 import json
-import math
 from types import SimpleNamespace
 
 import pytest
 import torch
-from PIL import Image
 from torch import nn
 
-from flatten_dense.callbacks import MetricsFile, PredictionPlotter, PredictionWriter, weights_hash
+from flatten_dense.callbacks import MetricsFile, weights_hash
 from flatten_dense.metrics.segmentation import SegmentationConfusion
-from flatten_dense.structures import InputFormat, LabelSpace, default_palette
+from flatten_dense.structures import LabelSpace, default_palette
 
 LABELS = LabelSpace(("a", "b", "c"), default_palette(3), reduce_zero_label=True)
 
@@ -86,28 +84,3 @@ def test_hash_of_scalars_and_bfloat16():
     module = nn.Linear(1, 1).bfloat16()
     module.register_buffer("scalar", torch.tensor(1.0))
     assert len(weights_hash(module)) == 64
-
-
-@pytest.mark.parametrize(("num_batches", "expected"), [(3, [0, 1, 2]), (12, [0, 2, 4, 6, 8, 10]), (6, list(range(6)))])
-def test_plotted_images_are_spread_over_the_set(tmp_path, num_batches, expected):
-    plotter = PredictionPlotter(tmp_path, LABELS, InputFormat(), num_images=6)
-    for index in range(num_batches):
-        mask = torch.zeros(4, 6, dtype=torch.int64)
-        batch = {"image": [torch.zeros(3, 4, 6)], "mask": [mask], "path": [f"{index}.jpg"]}
-        plotter.on_validation_batch_end(
-            trainer(num_val_batches=[num_batches]), nn.Linear(1, 1), {"masks": [mask]}, batch, index
-        )
-    assert [row[-1] for row in plotter._rows] == [f"{index}.jpg" for index in expected]
-    plotter.on_validation_end(trainer(), nn.Linear(1, 1))
-    assert Image.open(tmp_path / "validation_step_000007.png").width > 0
-
-
-def test_written_masks_hold_the_values_of_the_data_set(tmp_path):
-    writer = PredictionWriter(tmp_path / "out", LABELS)
-    white = torch.full((3, 1, 3), 255, dtype=torch.uint8)
-    batch = {"photo": [white], "name": ["photo"], "failed": []}
-    writer.on_predict_batch_end(trainer(), nn.Linear(1, 1), [torch.tensor([[0, 1, 2]])], batch, 0)
-    assert list(Image.open(tmp_path / "out/masks/photo.png").tobytes()) == [1, 2, 3]
-    drawn = Image.open(tmp_path / "out/overlays/photo.png")
-    assert (drawn.size, drawn.mode) == ((3, 1), "RGB")
-    assert not any(math.isclose(sum(drawn.getpixel((x, 0))), 3 * 255) for x in range(3))
