@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar, TQDMPr
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info
+from torch import cuda
 
 from flatten_dense import heads, necks  # noqa: F401 - so that recipes can name their classes
 from flatten_dense.callbacks import CurvePlotter, MetricsFile, PredictionPlotter, PredictionWriter
@@ -53,8 +54,8 @@ class TrainerCLI(LightningCLI):
             PhotoDataModule if verb == "predict" else BaseDataModule,
             save_config_callback=None,
             seed_everything_default=0,
-            # Several processes pad the last batch with samples they have seen: scores would count these twice.
-            trainer_defaults={} if verb == "fit" else {"devices": 1},
+            # One process reports on all photos.
+            trainer_defaults={"devices": 1} if verb == "predict" else {},
             subclass_mode_model=True,
             subclass_mode_data=verb != "predict",
             parser_kwargs={"exit_on_error": False, verb: {"exit_on_error": False}},
@@ -121,6 +122,9 @@ class TrainerCLI(LightningCLI):
             kwargs["default_root_dir"] = run
             callbacks += self._run_callbacks(run)
         trainer_config = self._get(self.config_init, "trainer")
+        if trainer_config["sync_batchnorm"] and (trainer_config["accelerator"] == "cpu" or not cuda.is_available()):
+            trainer_config["sync_batchnorm"] = False
+            rank_zero_info("sync_batchnorm needs GPUs: on the CPU this run uses plain BatchNorm, each process its own")
         for name, ours in (("callbacks", callbacks), ("plugins", [AtomicCheckpointIO()])):
             chosen = trainer_config.get(name) or []
             trainer_config[name] = [*(chosen if isinstance(chosen, list) else [chosen]), *ours]
@@ -241,6 +245,7 @@ def _silence() -> None:
     warnings.filterwarnings("ignore", ".*does not have many workers.*")  # their number follows the CPUs there are
     warnings.filterwarnings("ignore", ".*LeafSpec.*")  # Lightning's own use of torch
     warnings.filterwarnings("ignore", ".*exists and is not empty.*")  # a resume writes where its run is
+    warnings.filterwarnings("ignore", ".*recommended to use .*sync_dist=True.*")  # scores are the same in every process
     warnings.filterwarnings("ignore", ".*callbacks used to create the checkpoint.*")  # a test needs none of a fit's
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_without_advertising)
 

@@ -2,13 +2,13 @@
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import Any, Literal
 
 import torch
 from lightning import LightningDataModule
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, default_collate
 
 from flatten_dense.structures import InputFormat, LabelSpace, Normalization
 
@@ -26,6 +26,26 @@ _MOST_WORKERS = 8
 def collate_lists(samples: list[dict[str, Any]]) -> dict[str, list[Any]]:
     """Batch samples whose images differ in size: every field becomes a list."""
     return {key: [sample[key] for sample in samples] for key in samples[0]}
+
+
+class UnrepeatedSampler(DistributedSampler[Any]):
+    """Deals a set out to several processes in turn, no sample twice: scores are those of one process.
+
+    Args:
+        dataset: with at least one sample a process.
+        num_replicas: processes.
+        rank: of this process.
+    """
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._own)
+
+    def __len__(self) -> int:
+        return len(self._own)
+
+    @property
+    def _own(self) -> range:
+        return range(self.rank, len(self.dataset), self.num_replicas)  # type: ignore[arg-type]
 
 
 class BaseDataModule(LightningDataModule, ABC):
@@ -119,10 +139,13 @@ class BaseDataModule(LightningDataModule, ABC):
         shuffle: bool = False,
         drop_last: bool = False,
     ) -> DataLoader[dict[str, Any]]:
+        processes, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
         return DataLoader(
             dataset,
             batch_size=batch_size,
             shuffle=shuffle,
+            # Lightning deals out training sets by itself, but would repeat samples until all processes have as many.
+            sampler=None if shuffle or processes == 1 else UnrepeatedSampler(dataset, processes, rank),
             drop_last=drop_last,
             num_workers=self.num_workers,
             collate_fn=collate,
