@@ -28,7 +28,9 @@ class SegmentationHead(nn.Module, ABC):
         if not in_channels or len(in_channels) != len(strides):
             raise ValueError(f"{name} needs one stride per level, got in_channels={in_channels} and strides={strides}")
         if any(coarse <= fine for fine, coarse in pairwise(strides)):
-            raise ValueError(f"{name} expects levels from finest to coarsest, got strides={strides}")
+            raise ValueError(
+                f"{name} expects levels from finest to coarsest, got strides={tuple(strides)}{_hint(strides)}"
+            )
         if num_classes < 1:
             raise ValueError(f"{name} needs at least one class, got num_classes={num_classes}")
         self.in_channels = tuple(in_channels)
@@ -38,3 +40,21 @@ class SegmentationHead(nn.Module, ABC):
     @abstractmethod
     def forward(self, features: list[Tensor]) -> Tensor:
         """Maps ``[B, C_i, H_i, W_i]``, finest first -> logits ``[B, K, H_0, W_0]``."""
+
+
+def make_classifier(channels: int, num_classes: int) -> nn.Conv2d:
+    """The 1x1 convolution that ends a head: normal with std 0.01, zero biases."""
+    classifier = nn.Conv2d(channels, num_classes, 1)
+    nn.init.normal_(classifier.weight, std=0.01)
+    if classifier.bias is not None:
+        nn.init.zeros_(classifier.bias)
+    return classifier
+
+
+def _hint(strides: Sequence[int]) -> str:
+    if len(set(strides)) > 1:
+        return ""
+    return (
+        ". A plain vision transformer gives maps of one stride: take its last one with --model.backbone.out_indices "
+        "[-1], and make levels of it with --model.neck flatten_dense.necks.SimplePyramid"
+    )

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from flatten_dense.heads.base import SegmentationHead
+from flatten_dense.heads.base import SegmentationHead, make_classifier
+from flatten_dense.layers import conv_bn_relu
 
 
 class SemanticFPNHead(SegmentationHead):
@@ -45,10 +46,7 @@ class SemanticFPNHead(SegmentationHead):
             for width, stride in zip(in_channels, strides, strict=True)
         )
         self.dropout = nn.Dropout2d(dropout)
-        self.classifier = nn.Conv2d(channels, num_classes, 1)
-        nn.init.normal_(self.classifier.weight, std=0.01)
-        if self.classifier.bias is not None:
-            nn.init.zeros_(self.classifier.bias)
+        self.classifier = make_classifier(channels, num_classes)
 
     def forward(self, features: list[Tensor]) -> Tensor:
         """Maps ``[B, C_i, H_i, W_i]``, finest first -> logits ``[B, K, H_0, W_0]``."""
@@ -65,7 +63,7 @@ class _Level(nn.Module):
         super().__init__()
         self.doublings = doublings
         self.blocks = nn.ModuleList(
-            _conv_bn_relu(channels if step else in_channels, channels) for step in range(max(1, doublings))
+            conv_bn_relu(channels if step else in_channels, channels) for step in range(max(1, doublings))
         )
 
     def forward(self, x: Tensor, height: int, width: int) -> Tensor:
@@ -85,9 +83,3 @@ def _doublings(stride: int, strides: Sequence[int]) -> int:
             f"SemanticFPNHead needs strides that are powers of two times the finest, got strides={strides}"
         )
     return ratio.bit_length() - 1
-
-
-def _conv_bn_relu(in_channels: int, out_channels: int) -> nn.Sequential:
-    conv = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
-    nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
-    return nn.Sequential(conv, nn.BatchNorm2d(out_channels), nn.ReLU(inplace=True))

@@ -1,6 +1,7 @@
-"""Attention cores and the parts that the backbone families share."""
+"""Attention cores and the parts that backbones and heads share."""
 
 from flatten_dense.layers.block import Block
+from flatten_dense.layers.conv_bn_relu import conv_bn_relu
 from flatten_dense.layers.focused_linear_attention import FocusedLinearAttention
 from flatten_dense.layers.lepe import LocallyEnhancedAttention
 from flatten_dense.layers.mlp import ConvMlp, Mlp
@@ -29,6 +30,7 @@ __all__ = [
     "WindowedAttention",
     "as_size",
     "ceil_div",
+    "conv_bn_relu",
     "relative_position_bias",
     "resize_token_table",
 ]
