@@ -4,30 +4,43 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from functools import lru_cache
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
+
+Colour: TypeAlias = tuple[int, int, int]
+
+_NUM_VALUES, _NUM_COLOURS = 2**16, 2**24  # a mask file holds at most 16 bits a pixel, or 8 bits a channel
+_OUTSIDE = -1
 
 
 @dataclass(frozen=True)
 class LabelSpace:
     """What the integers of a semantic mask mean, enough to read a mask and to write one back.
 
-    Inside the package classes are 0..K-1. On disk they are 0..K-1 too, or 1..K when ``reduce_zero_label`` is set:
-    then 0 on disk is unlabelled and becomes ``ignore_index``.
+    Inside the package classes are 0..K-1. On disk they are 0..K-1 too; or 1..K when ``reduce_zero_label`` is set,
+    then 0 on disk is unlabelled and becomes ``ignore_index``; or what ``label_map`` says.
 
     Attributes:
         class_names: K names, in the order of the class indices.
         palette: K colours, 8-bit RGB.
         reduce_zero_label: whether 0 on disk means "not labelled" and classes start at 1.
         ignore_index: the index that neither loss nor metric counts, the same on disk and inside.
+        label_map: (value on disk, class index or ``ignore_index``) pairs. Several values may mean one class; the first
+            of them is the one that is written.
+        ignore_unmapped: whether values that ``label_map`` does not name are ignored, instead of being wrong.
+        colour_masks: whether masks are colour pictures; the values on disk are then 0xRRGGBB.
     """
 
     class_names: tuple[str, ...]
-    palette: tuple[tuple[int, int, int], ...]
+    palette: tuple[Colour, ...]
     reduce_zero_label: bool = False
     ignore_index: int = 255
+    label_map: tuple[tuple[int, int], ...] | None = None
+    ignore_unmapped: bool = False
+    colour_masks: bool = False
 
     def __post_init__(self) -> None:
         if not self.class_names:
@@ -39,23 +52,59 @@ class LabelSpace:
                 f"{self.num_classes} classes do not fit below ignore_index={self.ignore_index}; "
                 "8-bit masks hold at most 255"
             )
+        if self.label_map is not None:
+            self._check_map(self.label_map)
+        elif self.colour_masks or self.ignore_unmapped:
+            raise ValueError("colour_masks and ignore_unmapped need a label_map, got none")
 
     @property
     def num_classes(self) -> int:
         """K."""
         return len(self.class_names)
 
+    @property
+    def disk_palette(self) -> tuple[Colour, ...] | None:
+        """256 colours that turn the values of :meth:`to_disk` into the data set's own; None unless masks are colours.
+
+        A pixel without label gets the first colour that the map ignores, black without one.
+        """
+        if not self.colour_masks:
+            return None
+        written = self._written_values()
+        return tuple(unpack_colour(written.get(index, 0)) for index in range(256))
+
     def from_disk(self, mask: Tensor) -> Tensor:
-        """Turn the values of a mask file into class indices, int64, any shape."""
+        """Turn the values of a mask file into class indices, int64, any shape.
+
+        Values that are no class come out below 0 or from K on, never as ``ignore_index``.
+        """
         mask = mask.to(torch.int64)
+        if self.label_map is not None:
+            unmapped = self.ignore_index if self.ignore_unmapped else _OUTSIDE
+            # A number that is ignored inside is so on disk too; of a colour nothing is known.
+            pairs = self.label_map if self.colour_masks else ((self.ignore_index, self.ignore_index), *self.label_map)
+            table = _lookup_table(pairs, unmapped, _NUM_COLOURS if self.colour_masks else _NUM_VALUES)
+            return table.to(mask.device).take(mask).to(torch.int64)
         if not self.reduce_zero_label:
             return mask
         unlabelled = (mask == 0) | (mask == self.ignore_index)
         return torch.where(unlabelled, self.ignore_index, mask - 1)
 
     def to_disk(self, mask: Tensor) -> Tensor:
-        """Turn class indices into the values of a mask file, uint8, any shape; the inverse of :meth:`from_disk`."""
+        """Turn class indices into the values of a mask file of one channel, any shape: :meth:`from_disk` undone.
+
+        Of several values that mean one class the first is written. Where masks are colours, these are class indices
+        still, and :attr:`disk_palette` goes into the file with them.
+
+        Returns:
+            uint8; uint16 if the label map has values above 255.
+        """
         mask = mask.to(torch.int64)
+        if self.label_map is not None and not self.colour_masks:
+            written = self._written_values()
+            table = _lookup_table(tuple((index, value) for index, value in written.items()), 0, 256)
+            dtype = torch.uint8 if max(written.values()) < 256 else torch.uint16
+            return table.to(mask.device).take(mask).to(dtype)
         if self.reduce_zero_label:
             mask = torch.where(mask == self.ignore_index, 0, mask + 1)
         return mask.to(torch.uint8)
@@ -66,22 +115,73 @@ class LabelSpace:
             **asdict(self),
             "class_names": list(self.class_names),
             "palette": [list(colour) for colour in self.palette],
+            "label_map": self.label_map and [list(pair) for pair in self.label_map],
         }
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> LabelSpace:
-        """The inverse of :meth:`to_dict`."""
+        """The inverse of :meth:`to_dict`; fields that an older file lacks take their defaults."""
         palette = tuple((int(r), int(g), int(b)) for r, g, b in values["palette"])
-        return cls(**{**values, "class_names": tuple(values["class_names"]), "palette": palette})
+        pairs = values.get("label_map")
+        label_map = pairs and tuple((int(value), int(index)) for value, index in pairs)
+        names = tuple(values["class_names"])
+        return cls(**{**values, "class_names": names, "palette": palette, "label_map": label_map})
+
+    def _written_values(self) -> dict[int, int]:
+        """For each class, and for what is ignored, the value that stands for it on disk."""
+        assert self.label_map is not None
+        written: dict[int, int] = {}
+        for value, index in self.label_map:
+            written.setdefault(index, value)
+        if not self.colour_masks and self.ignore_index not in dict(self.label_map):
+            written[self.ignore_index] = self.ignore_index
+        return written
+
+    def _check_map(self, pairs: tuple[tuple[int, int], ...]) -> None:
+        if self.reduce_zero_label:
+            raise ValueError("reduce_zero_label and a label map exclude each other: the map says what 0 means")
+        if self.ignore_index > 255:
+            raise ValueError(f"with a label map ignore_index must be at most 255, got {self.ignore_index}")
+        values, targets = [value for value, _ in pairs], {index for _, index in pairs}
+        limit = _NUM_COLOURS if self.colour_masks else _NUM_VALUES
+        if len(set(values)) != len(values) or not all(0 <= value < limit for value in values):
+            raise ValueError(f"a label map needs different values from 0 to {limit - 1}, got {values}")
+        if targets - {self.ignore_index} != set(range(self.num_classes)):
+            raise ValueError(
+                f"a label map must lead to each of the {self.num_classes} classes, and to nothing else but "
+                f"ignore_index={self.ignore_index}; it leads to {sorted(targets)}"
+            )
 
 
-def default_palette(num_classes: int) -> tuple[tuple[int, int, int], ...]:
+def pack_colour(colour: Colour) -> int:
+    """An 8-bit RGB colour as one number, 0xRRGGBB."""
+    red, green, blue = colour
+    return red << 16 | green << 8 | blue
+
+
+def unpack_colour(value: int) -> Colour:
+    """The inverse of :func:`pack_colour`."""
+    return value >> 16 & 255, value >> 8 & 255, value & 255
+
+
+@lru_cache(maxsize=4)
+def _lookup_table(pairs: tuple[tuple[int, int], ...], otherwise: int, size: int) -> Tensor:
+    """What each number from 0 to size - 1 turns into; later pairs win."""
+    # Of colours there are 16 million: in 16 bits, which hold a class index, the table takes 32 MiB.
+    dtype = torch.int16 if size == _NUM_COLOURS else torch.int32
+    table = torch.full((size,), otherwise, dtype=dtype)
+    for value, result in pairs:
+        table[value] = result
+    return table
+
+
+def default_palette(num_classes: int) -> tuple[Colour, ...]:
     """Distinct 8-bit RGB colours by spreading the bits of the index over the channels.
 
     Source: the colour map of the PASCAL VOC development kit, started at index 1 so that no class is black.
     """
 
-    def colour(index: int) -> tuple[int, int, int]:
+    def colour(index: int) -> Colour:
         channels = [0, 0, 0]
         for shift in range(7, -1, -1):
             for channel in range(3):

@@ -21,6 +21,7 @@ from flatten_dense.commands.configuration import with_recipes
 from flatten_dense.commands.runs import new_run, run_of, save_config
 from flatten_dense.data.ade20k import ADE20KDataModule  # noqa: F401
 from flatten_dense.data.base import BaseDataModule
+from flatten_dense.data.folder_pairs import FolderPairsDataModule  # noqa: F401
 from flatten_dense.data.photos import PhotoDataModule
 from flatten_dense.loggers import AppendingCSVLogger
 from flatten_dense.tasks.base import BaseTask

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +13,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from flatten_dense.structures import LabelSpace
+
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
+_EXAMPLES = 5
 # Naming the decoders keeps Pillow from trying the others. JPEG includes MPO, which some cameras write.
 _PHOTO_FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP")
 
@@ -30,6 +33,11 @@ class DataError(ValueError):
     def __init__(self, message: str) -> None:
         raised_as = f"{type(self).__module__}.{type(self).__qualname__}: "
         super().__init__(message.rpartition(raised_as)[2].strip())
+
+
+def first_few(items: Sequence[object]) -> str:
+    """The first five, for a message."""
+    return ", ".join(str(item) for item in items[:_EXAMPLES]) + (", ..." if len(items) > _EXAMPLES else "")
 
 
 def list_images(source: Path | str) -> list[Path]:
@@ -96,6 +104,35 @@ def read_mask(path: Path | str) -> Tensor:
     return torch.from_numpy(_decode(Path(path), ("PNG",), _to_indices))
 
 
+def read_colours(path: Path | str) -> Tensor:
+    """Read a mask whose colours are the labels: a PNG of RGB, or of a palette of colours.
+
+    Returns:
+        int32 ``[H, W]``, each colour as 0xRRGGBB. Transparency is dropped, rotations are never applied.
+
+    Raises:
+        DataError: if the file is missing, empty, damaged, not a PNG, or has 16 bits per channel.
+    """
+    return torch.from_numpy(_decode(Path(path), ("PNG",), _to_packed_colours))
+
+
+def mask_image(mask: Tensor, labels: LabelSpace) -> Image.Image:
+    """A mask as a picture in the form of the data set, to be saved as PNG.
+
+    Args:
+        mask: integers ``[H, W]``, class indices or ``ignore_index``.
+        labels: how the data set writes them.
+
+    Returns:
+        The data set's values in one channel; where its masks are colours, class indices with a palette of its colours.
+    """
+    image = Image.fromarray(labels.to_disk(mask.cpu()).numpy())
+    palette = labels.disk_palette
+    if palette is not None:
+        image.putpalette([channel for colour in palette for channel in colour])  # makes the mode P
+    return image
+
+
 def _decode(
     path: Path, formats: tuple[str, ...], convert: Callable[[Image.Image, Path], NDArray[np.generic]]
 ) -> NDArray[np.generic]:
@@ -143,7 +180,8 @@ def _to_indices(image: Image.Image, path: Path) -> NDArray[np.uint8] | NDArray[n
     if image.mode not in ("1", "L", "P"):
         raise DataError(
             f"{path}: the mask has {len(image.getbands())} channels ({image.mode}); expected an index mask, a PNG of "
-            "one channel whose pixel values are the label numbers. Convert its colours to label numbers"
+            "one channel whose pixel values are the label numbers. If its colours are the labels, say what they mean "
+            "by --data.label_map FILE, with lines like 128 64 128 road"
         )
     values = np.array(image).astype(np.uint8)
     if image.mode == "L":
@@ -151,3 +189,10 @@ def _to_indices(image: Image.Image, path: Path) -> NDArray[np.uint8] | NDArray[n
             bit_depth = file.read(25)[24]
         values //= 255 // (2**bit_depth - 1)  # Pillow stretches grey of 2 and 4 bits to 0..255
     return values
+
+
+def _to_packed_colours(image: Image.Image, path: Path) -> NDArray[np.int32]:
+    if image.mode.startswith("I"):
+        raise DataError(f"{path}: holds 16-bit values; expected a mask of 8-bit colours, as the label map names them")
+    # Four bytes a pixel are one big-endian number.
+    return (np.asarray(image.convert("RGBA")).view(">u4")[..., 0] >> 8).astype(np.int32)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from flatten_dense.backbones import TimmBackbone, load_weights
-from flatten_dense.data.class_list import first_few
+from flatten_dense.data.images import first_few
 from flatten_dense.optim import PolySchedule, parameter_groups
 from flatten_dense.structures import InputFormat, LabelSpace
 

@@ -13,8 +13,8 @@ from flatten_dense.tasks.base import CHECKPOINT_FORMAT, CHECKPOINT_KEY, BaseTask
 from flatten_dense.tasks.semantic_segmentation import SemanticSegmentationTask  # noqa: F401 - its name is looked up
 
 TRUSTED_PACKAGES = ("flatten_dense",)
-_TRAINING_ONLY = ("optimizer", "no_decay", "schedule", "weights")
-_HELD_BY_LABELS = ("classes", "num_classes", "reduce_zero_label", "ignore_index")
+_TRAINING_ONLY = ("optimizer", "no_decay", "schedule", "weights", "loss")
+_HELD_BY_LABELS = ("classes", "num_classes", "reduce_zero_label", "ignore_index", "label_map")
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from flatten_dense.data.ade20k import ADE20KDataModule, pair_by_stem
+from flatten_dense.data.ade20k import ADE20KDataModule
 from flatten_dense.data.images import DataError
 from flatten_dense.structures import InputFormat, LabelSpace, Normalization, default_palette
 
@@ -120,17 +120,6 @@ def test_rotated_photo_needs_an_upright_mask(ade_root):
         first_sample(root)
     write_mask(root, np.zeros((16, 12), dtype=np.uint8))
     assert first_sample(root)["mask"].shape == (16, 12)
-
-
-def test_images_of_any_type_pair_by_stem(tmp_path):
-    (tmp_path / "images").mkdir()
-    (tmp_path / "masks").mkdir()
-    for name in ("b.x.TIF", "a.webp"):
-        (tmp_path / "images" / name).touch()
-    for name in ("a.png", "b.x.PNG", "notes.txt"):
-        (tmp_path / "masks" / name).touch()
-    pairs = [(image.name, mask.name) for image, mask in pair_by_stem(tmp_path / "images", tmp_path / "masks")]
-    assert pairs == [("a.webp", "a.png"), ("b.x.TIF", "b.x.PNG")]
 
 
 def test_everything_that_does_not_pair_is_in_one_message(ade_root):

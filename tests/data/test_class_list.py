@@ -1,6 +1,6 @@
 import pytest
 
-from flatten_dense.data.class_list import check_same_classes, read_class_list, read_labels
+from flatten_dense.data.class_list import ClassList, check_same_classes, read_class_list, read_labels
 from flatten_dense.data.images import DataError
 from flatten_dense.structures import LabelSpace, default_palette
 
@@ -10,7 +10,7 @@ ADE_TABLE = "Idx\tRatio\tTrain\tVal\tName\n1\t0.1576\t11664\t1172\twall\n2 \t0.1
 
 def test_plain_list_is_one_name_per_line(tmp_path):
     (tmp_path / "a.txt").write_text("\ufefftraffic light\r\n\r\n sign, board \r\n", encoding="utf-8")
-    assert read_class_list(tmp_path / "a.txt") == (("traffic light", "sign, board"), None)
+    assert read_class_list(tmp_path / "a.txt") == ClassList(("traffic light", "sign, board"))
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ def test_plain_list_is_one_name_per_line(tmp_path):
 )
 def test_table_gives_the_first_synonyms_and_the_first_index(tmp_path, table, names, first):
     (tmp_path / "a.txt").write_text(table)
-    assert read_class_list(tmp_path / "a.txt") == (names, first)
+    assert read_class_list(tmp_path / "a.txt") == ClassList(names, None, first)
 
 
 @pytest.mark.parametrize(

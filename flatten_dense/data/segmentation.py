@@ -1,0 +1,261 @@
+"""Semantic segmentation data: photos with masks, whatever the layout of their folders."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from flatten_dense.data.base import BaseDataModule, Split
+from flatten_dense.data.class_list import check_same_classes, read_labels, with_label_map
+from flatten_dense.data.images import DataError, first_few, read_colours, read_image, read_mask
+from flatten_dense.data.pairs import FolderLayout, Pairing, require_pairs
+from flatten_dense.data.transforms import SegmentationEvalTransform, SegmentationTrainTransform
+from flatten_dense.structures import InputFormat, LabelSpace, Normalization, unpack_colour
+
+
+class SegmentationDataModule(BaseDataModule):
+    """Photos and masks of one name; a subclass says in which folders.
+
+    A subclass sets ``layout``, ``train_split`` and ``val_split``.
+
+    Args:
+        root: folder of the data set; only read, never written to.
+        classes: class list: a name per line; or with colours, ``r g b name``; or a table with the columns Idx and Name,
+            such as ADE20K's. By default ``classes.txt`` or ``objectInfo150.txt`` in ``root``, if there.
+        num_classes: number of classes; checked against the class list, or names "class 1" and so on without one.
+        reduce_zero_label: masks hold 0 for unlabelled and 1..K for the classes (ADE20K), instead of 0..K-1.
+        ignore_index: label value of pixels that neither loss nor metric counts.
+        labels: of a trained model, in place of the options above; those must not contradict it.
+        test_split: the split that ``test`` reads.
+        train_scale: (long, short) bounds of training images at ratio 1, aspect kept; None is their own size.
+        ratio_range: range of the random factor on ``train_scale``.
+        crop_size: (height, width) of training images.
+        max_class_share: training crops are drawn again, up to ten times, while one class has at least this share.
+        flip: probability of mirroring a training image left to right.
+        photometric: distort brightness, contrast, saturation and hue of training images.
+        eval_scale: (long, short) bounds of evaluation images, aspect kept; None keeps their own size.
+        normalization: mean and standard deviation of RGB scaled to 0..1; None is ImageNet's.
+        batch_size: training images per step and process.
+        eval_batch_size: images per validation or test batch.
+        num_workers: processes that load data; None leaves one CPU to training and takes the others, at most 8.
+        label_map: file that says which class each value of the masks means (``7,road``), or each colour
+            (``128 64 128 road``); ``ignore`` for what does not count. Without a class list it names the classes too.
+    """
+
+    layout: FolderLayout
+    train_split: str
+    val_split: str
+
+    def __init__(
+        self,
+        root: Path,
+        classes: Path | None = None,
+        num_classes: int | None = None,
+        reduce_zero_label: bool = False,
+        ignore_index: int = 255,
+        labels: LabelSpace | None = None,
+        test_split: str = "test",
+        train_scale: tuple[int, int] | None = (2048, 512),
+        ratio_range: tuple[float, float] = (0.5, 2.0),
+        crop_size: tuple[int, int] = (512, 512),
+        max_class_share: float = 0.75,
+        flip: float = 0.5,
+        photometric: bool = True,
+        eval_scale: tuple[int, int] | None = (2048, 512),
+        normalization: Normalization | None = None,
+        batch_size: int = 16,
+        eval_batch_size: int = 1,
+        num_workers: int | None = None,
+        label_map: Path | None = None,
+    ) -> None:
+        super().__init__(
+            InputFormat(eval_scale, normalization or Normalization()), batch_size, eval_batch_size, num_workers
+        )
+        self.root = Path(root).expanduser()
+        self.classes = classes
+        self.num_classes = num_classes
+        self.reduce_zero_label = reduce_zero_label
+        self.ignore_index = ignore_index
+        self.trained_labels = labels
+        self.test_split = test_split
+        self.train_scale = train_scale
+        self.ratio_range = ratio_range
+        self.crop_size = crop_size
+        self.max_class_share = max_class_share
+        self.flip = flip
+        self.photometric = photometric
+        self.label_map = label_map
+
+    @property
+    def folders(self) -> dict[Split, str]:
+        """What each split is called on disk."""
+        return {"train": self.train_split, "val": self.val_split, "test": self.test_split}
+
+    def make_labels(self) -> LabelSpace:
+        """Take the given labels, or read the class list and the label map."""
+        if self.trained_labels is None:
+            return read_labels(
+                self.root, self.classes, self.num_classes, self.reduce_zero_label, self.ignore_index, self.label_map
+            )
+        check_same_classes(self.root, self.trained_labels, self.classes, self.num_classes)
+        return with_label_map(self.trained_labels, self.label_map) if self.label_map else self.trained_labels
+
+    def find_pairs(self, split: Split) -> Pairing:
+        """The files of a split, and what among them does not pair up.
+
+        Raises:
+            DataError: if a folder is missing or empty.
+        """
+        name = self.folders[split]
+        try:
+            return self.layout.pair(self.root, name)
+        except DataError as error:
+            raise DataError(f"{error}. {self.layout.describe([*self.folders.values()])}{self._hint(split)}") from None
+
+    def make_dataset(self, split: Split) -> SegmentationDataset:
+        """Pair the photos and masks of a split.
+
+        Raises:
+            ValueError: if an option is out of its range.
+            DataError: if a folder is missing or empty, or photos and masks do not pair up.
+        """
+        pairing, name = self.find_pairs(split), self.folders[split]
+        try:
+            samples = require_pairs(
+                pairing, self.layout.image_folder(self.root, name), self.layout.mask_folder(self.root, name)
+            )
+        except DataError as error:
+            raise DataError(f"{error}. {self.layout.describe([*self.folders.values()])}") from None
+        return SegmentationDataset(samples, self.labels, self._transform(split))
+
+    def _transform(self, split: Split) -> SegmentationTrainTransform | SegmentationEvalTransform:
+        if split != "train":
+            return SegmentationEvalTransform(self.input_format.scale, self.normalization)
+        return SegmentationTrainTransform(
+            scale=self.train_scale,
+            ratio_range=self.ratio_range,
+            crop_size=self.crop_size,
+            max_class_share=self.max_class_share,
+            flip=self.flip,
+            photometric=self.photometric,
+            normalization=self.normalization,
+            ignore_index=self.labels.ignore_index,
+        )
+
+    def _hint(self, split: Split) -> str:
+        present = [name for name in self.folders.values() if self.layout.has_masks(self.root, name)]
+        if split != "test" or self.folders["test"] in present or not present:
+            return ""
+        return (
+            f". `test` reads the split {self.folders['test']!r}; choose another with --data.test_split, for example "
+            f"--data.test_split {present[-1]}. Photos without masks are for `predict`"
+        )
+
+
+class SegmentationDataset(Dataset[dict[str, Any]]):
+    """Photos with their masks.
+
+    Args:
+        samples: (photo, mask) files.
+        labels: what the values in the masks mean.
+        transform: the training transform changes both image and mask, the evaluation transform only the image.
+    """
+
+    def __init__(
+        self,
+        samples: Sequence[tuple[Path, Path]],
+        labels: LabelSpace,
+        transform: SegmentationTrainTransform | SegmentationEvalTransform,
+    ) -> None:
+        self.samples = samples
+        self.labels = labels
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Load one sample: float32 image ``[3, h, w]``, int64 mask, and the photo's path.
+
+        Raises:
+            DataError: if a file cannot be read, the sizes differ, or the mask holds values outside the classes.
+        """
+        image, mask = self.load(index)
+        if isinstance(self.transform, SegmentationTrainTransform):
+            image, mask = self.transform(image, mask)
+        else:
+            image = self.transform(image)
+        return {"image": image, "mask": mask, "path": str(self.samples[index][0])}
+
+    def load(self, index: int) -> tuple[Tensor, Tensor]:
+        """Read and check one pair: uint8 photo ``[3, H, W]``, int64 class indices ``[H, W]``."""
+        image_path, mask_path = self.samples[index]
+        image, values = read_image(image_path), read_label_values(mask_path, self.labels)
+        if image.shape[-2:] != values.shape:
+            raise DataError(_sizes_differ(image_path, image, mask_path, values))
+        mask = self.labels.from_disk(values)
+        outside = outside_classes(mask, self.labels)
+        if outside.any():
+            raise DataError(_values_outside(mask_path, values, outside, self.labels))
+        return image, mask
+
+
+def read_label_values(path: Path, labels: LabelSpace) -> Tensor:
+    """The values of a mask file, ``[H, W]``: numbers, or colours as 0xRRGGBB where the data set's masks are colours.
+
+    Raises:
+        DataError: as :func:`flatten_dense.data.images.read_mask` and ``read_colours``.
+    """
+    return read_colours(path) if labels.colour_masks else read_mask(path)
+
+
+def outside_classes(mask: Tensor, labels: LabelSpace) -> Tensor:
+    """Where a mask of class indices holds neither a class nor ``ignore_index``; bool, of the mask's shape."""
+    return ((mask < 0) | (mask >= labels.num_classes)) & (mask != labels.ignore_index)
+
+
+def describe_labels(labels: LabelSpace) -> str:
+    """What a mask file may hold, for a message."""
+    count = labels.num_classes
+    if labels.colour_masks:
+        return f"one of the {len(labels.label_map or ())} colours of the label map"
+    if labels.label_map is not None:
+        values = first_few(sorted(value for value, _ in labels.label_map))
+        return f"the values of the label map ({values}), or {labels.ignore_index} for unlabelled"
+    expected = f"0 (unlabelled), 1..{count}" if labels.reduce_zero_label else f"0..{count - 1}"
+    return f"{expected}, or {labels.ignore_index} for unlabelled"
+
+
+def _sizes_differ(image_path: Path, image: Tensor, mask_path: Path, mask: Tensor) -> str:
+    height, width = image.shape[-2:]
+    message = (
+        f"{image_path} is {width}x{height} pixels, but its mask {mask_path} is {mask.shape[1]}x{mask.shape[0]}; "
+        "a mask must have its photo's size"
+    )
+    if (width, height) == tuple(mask.shape):
+        message += (
+            ". The sides are swapped: photos are turned upright by their EXIF tag, so the mask must be upright too"
+        )
+    return message
+
+
+def _values_outside(path: Path, on_disk: Tensor, outside: Tensor, labels: LabelSpace) -> str:
+    values = torch.unique(on_disk[outside]).tolist()
+    if labels.colour_masks:
+        row, column = outside.nonzero()[0].tolist()
+        colour = unpack_colour(int(on_disk[row, column]))
+        more = f" and {len(values) - 1} more" if len(values) > 1 else ""
+        message = f"{path}: the mask holds the colour {colour}, first at column {column} of row {row},{more}"
+    else:
+        message = f"{path}: the mask holds {first_few(values)}"
+    message += f", outside the {labels.num_classes} classes; expected {describe_labels(labels)}. "
+    if values == [labels.num_classes] and labels.label_map is None and not labels.reduce_zero_label:
+        return message + "If 0 means unlabelled and classes count from 1, set --data.reduce_zero_label true"
+    if labels.label_map is not None:
+        return message + "Add it to the label map, or ignore everything that the map does not name by a line '*,ignore'"
+    return message + "Correct the mask, or the class list (--data.classes, --data.num_classes)"
