@@ -34,10 +34,10 @@ def test_every_module_is_in_the_wheel_and_no_test(wheel):
 def test_recipes_of_an_installed_wheel_are_found(wheel, tmp_path):
     zipfile.ZipFile(wheel).extractall(tmp_path)
     code = "from flatten_dense.commands.recipes import find_recipe; print(find_recipe('segmentation/{}'))"
-    code = code.format("flatten_pvt_tiny_fpn_ade20k")
+    code = code.format("flatten_pvt_fpn_ade20k")
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True, capture_output=True, text=True
     )
-    expected = tmp_path / "flatten_dense/configs/segmentation/flatten_pvt_tiny_fpn_ade20k.yaml"
+    expected = tmp_path / "flatten_dense/configs/segmentation/flatten_pvt_fpn_ade20k.yaml"
     assert Path(done.stdout.strip()) == expected

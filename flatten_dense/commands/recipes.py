@@ -19,7 +19,7 @@ def recipe_directory() -> Path:
 
 
 def recipe_names() -> list[str]:
-    """Names that `-c` understands, such as `segmentation/flatten_pvt_tiny_fpn_ade20k`."""
+    """Names that `-c` understands, such as `segmentation/flatten_pvt_fpn_ade20k`."""
     root = recipe_directory()
     names = (path.relative_to(root).with_suffix("").as_posix() for path in root.rglob("*.yaml"))
     return sorted(name for name in names if not name.startswith("base/"))

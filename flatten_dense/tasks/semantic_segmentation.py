@@ -11,7 +11,7 @@ from flatten_dense.backbones import TimmBackbone
 from flatten_dense.data.transforms import SegmentationEvalTransform
 from flatten_dense.heads.base import SegmentationHead
 from flatten_dense.inference import segment_batch
-from flatten_dense.losses import segmentation_cross_entropy
+from flatten_dense.losses import CrossEntropyLoss, SegmentationLoss
 from flatten_dense.metrics.segmentation import SegmentationConfusion, SegmentationScores
 from flatten_dense.optim import PolySchedule
 from flatten_dense.structures import InputFormat, LabelSpace
@@ -31,6 +31,12 @@ class SemanticSegmentationTask(BaseTask):
         no_decay: parameters whose name contains one of these are not decayed.
         schedule: learning rate per step; None keeps it constant.
         weights: what the backbone starts a fit from: a file, an https URL, ``hf-hub:OWNER/NAME``, ``timm:NAME``.
+        loss: of the logits; None is the cross-entropy of the published recipes.
+        auxiliary_head: a second head on the same maps, built as ``head``, that only training uses; or None.
+        auxiliary_weight: factor of its loss.
+
+    Raises:
+        ValueError: if a part does not fit the others.
     """
 
     def __init__(
@@ -44,9 +50,16 @@ class SemanticSegmentationTask(BaseTask):
         no_decay: Sequence[str] = (),
         schedule: PolySchedule | None = None,
         weights: str | None = None,
+        loss: SegmentationLoss | None = None,
+        auxiliary_head: Callable[[Sequence[int], Sequence[int], int], SegmentationHead] | None = None,
+        auxiliary_weight: float = 0.4,
     ) -> None:
         super().__init__(backbone, neck, labels, input_format, optimizer, no_decay, schedule, weights)
-        self.head = head(self.feature_channels, self.feature_strides, self.labels.num_classes)
+        parts = self.feature_channels, self.feature_strides, self.labels.num_classes
+        self.head = head(*parts)
+        self.auxiliary_head = auxiliary_head(*parts) if auxiliary_head else None
+        self.auxiliary_weight = auxiliary_weight
+        self.loss = loss or CrossEntropyLoss()
         self.confusion = SegmentationConfusion(self.labels.num_classes, self.labels.ignore_index)
         self.scores: SegmentationScores | None = None
         """Of the last validation or test that ended."""
@@ -57,10 +70,21 @@ class SemanticSegmentationTask(BaseTask):
         return logits
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        """Cross-entropy of one batch."""
-        loss = segmentation_cross_entropy(self(batch["image"]), batch["mask"], self.labels.ignore_index)
-        self.log_training({"loss": loss}, batch_size=len(batch["image"]))
-        return loss
+        """Loss of one batch, the auxiliary head's share included."""
+        features = self.features(batch["image"])
+        losses = {"loss": self._loss_of(self.head(features), batch)}
+        if self.auxiliary_head is not None:
+            auxiliary = self._loss_of(self.auxiliary_head(features), batch)
+            losses = {
+                "loss": losses["loss"] + self.auxiliary_weight * auxiliary,
+                "loss_head": losses["loss"],
+                "loss_auxiliary": auxiliary,
+            }
+        self.log_training(losses, batch_size=len(batch["image"]))
+        return losses["loss"]
+
+    def _loss_of(self, logits: Tensor, batch: dict[str, Any]) -> Tensor:
+        return self.loss(logits, batch["mask"], self.labels.ignore_index)
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, list[Tensor]]:
         """Predict masks at the original sizes and count them; return them as ``masks`` for callbacks to draw."""

@@ -6,7 +6,7 @@ from flatten_dense.commands.recipes import find_recipe, recipe_directory, recipe
 
 
 def test_names_leave_out_the_parts_of_recipes():
-    assert "segmentation/flatten_pvt_tiny_fpn_ade20k" in recipe_names()
+    assert "segmentation/flatten_pvt_fpn_ade20k" in recipe_names()
     assert not [name for name in recipe_names() if name.startswith("base/")]
 
 
@@ -24,7 +24,7 @@ def test_a_file_comes_before_a_name(tmp_path, monkeypatch):
 
 
 def test_unknown_name_suggests_the_nearest():
-    with pytest.raises(ValueError, match=r"no such recipe; did you mean .*segmentation/flatten_pvt_tiny_fpn_ade20k"):
+    with pytest.raises(ValueError, match=r"no such recipe; did you mean .*segmentation/flatten_pvt_fpn_ade20k"):
         find_recipe("segmentation/flaten_pvt_tiny_ade20k")
 
 

@@ -1,0 +1,26 @@
+import json
+import subprocess
+import sys
+
+import pytest
+
+from flatten_dense.cli import main
+
+
+@pytest.fixture
+def odd_set(ade_root):
+    return ade_root(5, splits=("test",))
+
+
+def test_two_processes_score_as_one_does(fitted, odd_set, tmp_path):
+    command = ["test", "--ckpt_path", str(fitted.best), "--data.root", str(odd_set), "--trainer.accelerator", "cpu"]
+    assert main([*command, "--runs", str(tmp_path / "one"), "--trainer.devices", "1"]) == 0
+    two = [*command, "--runs", str(tmp_path / "two"), "--trainer.devices", "2", "--trainer.strategy", "ddp"]
+    finished = subprocess.run(
+        [sys.executable, "-m", "flatten_dense.cli", *two], capture_output=True, text=True, timeout=300
+    )
+    assert finished.returncode == 0, finished.stderr
+    (one,), (two) = (list((tmp_path / name).rglob("metrics.json")) for name in ("one", "two"))
+    assert len(two) == 1, "every process wrote its own"
+    scores = [json.loads(path.read_text()) for path in (one, *two)]
+    assert scores[0] == scores[1]
