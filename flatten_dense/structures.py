@@ -133,8 +133,8 @@ class LabelSpace:
         written: dict[int, int] = {}
         for value, index in self.label_map:
             written.setdefault(index, value)
-        if not self.colour_masks and self.ignore_index not in dict(self.label_map):
-            written[self.ignore_index] = self.ignore_index
+        if not self.colour_masks:
+            written.setdefault(self.ignore_index, self.ignore_index)
         return written
 
     def _check_map(self, pairs: tuple[tuple[int, int], ...]) -> None:

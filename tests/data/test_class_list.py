@@ -1,6 +1,6 @@
 import pytest
 
-from flatten_dense.data.class_list import ClassList, check_same_classes, read_class_list, read_labels
+from flatten_dense.data.class_list import ClassList, check_same_classes, read_class_list, read_labels, with_label_map
 from flatten_dense.data.images import DataError
 from flatten_dense.structures import LabelSpace, default_palette
 
@@ -27,6 +27,15 @@ def test_table_gives_the_first_synonyms_and_the_first_index(tmp_path, table, nam
 
 
 @pytest.mark.parametrize(
+    "text", ["64 128 64\tsign board\n0 0 192\t\tsky\n", "name,r,g,b\nsign board,64,128,64\nsky, 0, 0, 192\n"]
+)
+def test_colours_stand_beside_the_names(tmp_path, text):
+    (tmp_path / "a.txt").write_text(text)
+    assert read_class_list(tmp_path / "a.txt") == ClassList(("sign board", "sky"), ((64, 128, 64), (0, 0, 192)))
+    assert read_labels(tmp_path, tmp_path / "a.txt").palette == ((64, 128, 64), (0, 0, 192))
+
+
+@pytest.mark.parametrize(
     ("text", "reason"),
     [
         ("", "lacks a name"),
@@ -37,6 +46,8 @@ def test_table_gives_the_first_synonyms_and_the_first_index(tmp_path, table, nam
         ("Idx\tName\n1\tcat\ndog\n", "'dog' does not fit"),
         ("Idx\tName\none\tcat\n", "does not fit"),
         (b"\xff\xfe\x00c", "UTF-8"),
+        ("1 2 3 cat\ndog\n", "'dog' has no colour"),
+        ("1 2 3 cat\n1 2 256 dog\n", "'1 2 256 dog' has no colour"),
         (None, "no such class list"),
     ],
 )
@@ -104,3 +115,29 @@ def test_same_or_unknown_classes_fit_a_trained_model(tmp_path):
     check_same_classes(tmp_path, labels)
     (tmp_path / "classes.txt").write_text("cat\ndog\n")
     check_same_classes(tmp_path, labels)
+
+
+def test_a_label_map_names_the_classes_where_no_list_does(tmp_path):
+    (tmp_path / "map.txt").write_text("7,cat\n9,dog\n")
+    labels = read_labels(tmp_path, label_map=tmp_path / "map.txt")
+    assert labels == LabelSpace(("cat", "dog"), default_palette(2), label_map=((7, 0), (9, 1)))
+
+
+def test_a_label_map_takes_order_and_colours_of_the_list(tmp_path):
+    (tmp_path / "map.txt").write_text("7,cat\n9,dog\n")
+    (tmp_path / "classes.txt").write_text("1 2 3 dog\n4 5 6 cat\n")
+    labels = read_labels(tmp_path, label_map=tmp_path / "map.txt")
+    assert labels == LabelSpace(("dog", "cat"), ((1, 2, 3), (4, 5, 6)), label_map=((7, 1), (9, 0)))
+
+
+def test_a_label_map_says_itself_what_zero_means(tmp_path):
+    (tmp_path / "map.txt").write_text("7,cat\n")
+    with pytest.raises(DataError, match="reduce_zero_label is for masks without a label map"):
+        read_labels(tmp_path, reduce_zero_label=True, label_map=tmp_path / "map.txt")
+
+
+def test_a_trained_model_reads_masks_of_other_values(tmp_path):
+    (tmp_path / "map.txt").write_text("7,dog\n9,cat\n")
+    trained = LabelSpace(("cat", "dog"), ((1, 2, 3), (4, 5, 6)), reduce_zero_label=True)
+    labels = with_label_map(trained, tmp_path / "map.txt")
+    assert labels == LabelSpace(("cat", "dog"), trained.palette, label_map=((7, 1), (9, 0)))

@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from flatten_dense.data.images import DataError, list_images, read_image, read_mask
+from flatten_dense.data.images import DataError, list_images, mask_image, read_colours, read_image, read_mask
+from flatten_dense.structures import LabelSpace, default_palette
 
 # What each EXIF orientation asks for, by numpy.
 UPRIGHT = {
@@ -207,6 +208,40 @@ def test_mask_in_another_format_is_refused(tmp_path):
     Image.new("L", (4, 4)).save(tmp_path / "a.png", format="JPEG")
     with pytest.raises(DataError, match="expected one of PNG"):
         read_mask(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P"])
+def test_colours_of_a_mask_are_read_as_one_number(tmp_path, mode):
+    colours = Image.fromarray(np.array([[[1, 2, 3], [255, 128, 0]]], dtype=np.uint8))
+    (colours.quantize(2) if mode == "P" else colours.convert(mode)).save(tmp_path / "a.png")
+    packed = read_colours(tmp_path / "a.png")
+    assert (packed.dtype, packed.tolist()) == (torch.int32, [[0x010203, 0xFF8000]])
+
+
+def test_colours_of_16_bits_are_refused(tmp_path):
+    Image.fromarray(np.zeros((2, 2), np.uint16)).save(tmp_path / "a.png")
+    with pytest.raises(DataError, match="16-bit"):
+        read_colours(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("values", [(3, 7), (3, 846)])
+def test_a_written_mask_is_read_back(tmp_path, values):
+    labels = LabelSpace(("a", "b"), default_palette(2), label_map=((values[0], 0), (values[1], 1)))
+    mask = torch.tensor([[0, 1], [255, 1]])
+    mask_image(mask, labels).save(tmp_path / "a.png")
+    assert read_mask(tmp_path / "a.png").tolist() == [[values[0], values[1]], [255, values[1]]]
+    assert torch.equal(labels.from_disk(read_mask(tmp_path / "a.png")), mask)
+
+
+def test_a_written_mask_of_colours_shows_them_and_holds_indices(tmp_path):
+    pairs = ((0x804080, 0), (0x0000C0, 1), (0, 255))
+    labels = LabelSpace(("road", "path"), ((128, 64, 128), (0, 0, 192)), label_map=pairs, colour_masks=True)
+    mask = torch.tensor([[0, 1, 255]])
+    mask_image(mask, labels).save(tmp_path / "a.png")
+    shown = np.asarray(Image.open(tmp_path / "a.png").convert("RGB"))
+    np.testing.assert_array_equal(shown, [[[128, 64, 128], [0, 0, 192], [0, 0, 0]]])
+    assert read_mask(tmp_path / "a.png").tolist() == [[0, 1, 255]]
+    assert torch.equal(labels.from_disk(read_colours(tmp_path / "a.png")), mask)
 
 
 def test_list_is_sorted_flat_and_without_hidden_files(tmp_path):
