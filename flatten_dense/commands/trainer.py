@@ -15,7 +15,7 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info
 from torch import cuda
 
-from flatten_dense import heads, necks  # noqa: F401 - so that recipes can name their classes
+from flatten_dense import heads, losses, necks  # noqa: F401 - so that recipes can name their classes
 from flatten_dense.callbacks import CurvePlotter, MetricsFile, PredictionPlotter, PredictionWriter
 from flatten_dense.commands.configuration import with_recipes
 from flatten_dense.commands.runs import new_run, run_of, save_config

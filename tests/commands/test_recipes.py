@@ -1,8 +1,32 @@
 import pytest
+import torch
 import yaml
+from jsonargparse import ArgumentParser
 
 from flatten_dense.cli import main
 from flatten_dense.commands.recipes import find_recipe, recipe_directory, recipe_names
+from flatten_dense.structures import LabelSpace, default_palette
+from flatten_dense.tasks.base import BaseTask
+from flatten_dense.tasks.semantic_segmentation import SemanticSegmentationTask
+
+# Recipe, variants, and of each: learning rate, weight decay, drop path, power and warm-up of the schedule.
+PUBLISHED = [
+    ("pvt_fpn", ("pvt_tiny", "pvt_small", "pvt_medium", "pvt_base"), (2e-4, 1e-4, 0.1, 0.9, 0)),
+    ("swin_upernet", ("swin_tiny", "swin_small", "swin_base"), (6e-5, 0.01, 0.3, 1.0, 1500)),
+    ("cswin_upernet", ("cswin_tiny", "cswin_small", "cswin_base"), (6e-5, 0.01, 0.3, 1.0, 1500)),
+]
+
+
+def build(recipe: str, backbone: str | None = None) -> SemanticSegmentationTask:
+    """The task of a recipe, without memory for its weights."""
+    model = yaml.safe_load(find_recipe(recipe).read_text())["model"]
+    model["init_args"]["labels"] = LabelSpace(tuple(f"{i}" for i in range(150)), default_palette(150)).to_dict()
+    if backbone is not None:
+        model["init_args"]["backbone"]["name"] = backbone
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(BaseTask, "model")
+    with torch.device("meta"):
+        return parser.instantiate(parser.parse_object({"model": model})).model
 
 
 def test_names_leave_out_the_parts_of_recipes():
@@ -42,6 +66,37 @@ def test_head_comment_gives_the_command(name):
 @pytest.mark.parametrize("name", recipe_names())
 def test_sections_are_those_of_a_run(name):
     assert set(yaml.safe_load(find_recipe(name).read_text())) <= {"trainer", "model", "data", "save_every"}
+
+
+@pytest.mark.parametrize("name", [name for name in recipe_names() if name.startswith("segmentation/")])
+def test_model_of_a_recipe_can_be_built(name):
+    assert sum(parameter.numel() for parameter in build(name).parameters()) > 0
+
+
+@pytest.mark.parametrize(
+    ("recipe", "variant", "expected"),
+    [(recipe, variant, expected) for recipe, variants, expected in PUBLISHED for variant in variants],
+)
+def test_recipe_trains_each_variant_as_published(recipe, variant, expected):
+    learning_rate, weight_decay, drop_path, power, warm_up = expected
+    task = build(f"segmentation/flatten_{recipe}_ade20k", f"flatten_{variant}")
+    rates = [module.drop_prob for module in task.modules() if type(module).__name__ == "DropPath"]
+    assert max(rates) == pytest.approx(drop_path)
+    task._schedule, schedule = None, task._schedule
+    optimizer = task.configure_optimizers()
+    assert (optimizer.defaults["lr"], optimizer.defaults["weight_decay"]) == (learning_rate, weight_decay)
+    assert (schedule.power, schedule.warmup_steps, schedule.min_lr) == (power, warm_up, 0)
+    exempt = {id(parameter) for group in optimizer.param_groups[1:] for parameter in group["params"]}
+    names = {name for name, parameter in task.named_parameters() if id(parameter) in exempt}
+    assert bool(names) == ("swin" in variant)
+    assert all("norm" in name or "relative_position_bias_table" in name for name in names)
+
+
+def test_steps_and_evaluations_are_as_published():
+    steps = {40_000: 4_000, 160_000: 16_000}
+    for total, every in steps.items():
+        trainer = yaml.safe_load((recipe_directory() / f"base/trainer/segmentation_{total // 1000}k.yaml").read_text())
+        assert (trainer["max_steps"], trainer["val_check_interval"], trainer["sync_batchnorm"]) == (total, every, True)
 
 
 def test_command_lists_them(capsys):

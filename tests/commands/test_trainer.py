@@ -229,3 +229,36 @@ def test_mixed_precision(fitted, tmp_path):
     losses = [loss for _, loss in rows(only(only(tmp_path)), "train/loss")]
     assert len(losses) == 4
     assert all(map(math.isfinite, losses))
+
+
+def test_fit_says_that_a_cpu_has_no_synchronised_norm(fitted, tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr("flatten_dense.commands.trainer.rank_zero_info", said.append)
+    options = ["--data.root", str(fitted.data), "--runs", str(tmp_path), "--trainer.max_steps", "1"]
+    assert main(["fit", "-c", str(fitted.recipe), *options, "--trainer.sync_batchnorm", "true"]) == 0
+    assert sum("on the CPU this run uses plain BatchNorm" in line for line in said) == 1
+
+
+UPERNET = """
+backbone: {name: flatten_swin_test}
+neck: null
+head: {class_path: UPerHead, init_args: {channels: 8}}
+auxiliary_head: {class_path: FCNHead, init_args: {channels: 8}}
+auxiliary_weight: 0.5
+loss: {class_path: WeightedSum, init_args: {losses: [CrossEntropyLoss, DiceLoss], weights: [1, 2]}}
+"""
+
+
+def test_an_auxiliary_head_and_a_loss_of_ones_own(fitted, tmp_path):
+    recipe = yaml.safe_load(fitted.recipe.read_text())
+    recipe["model"]["init_args"] |= yaml.safe_load(UPERNET)
+    recipe["trainer"]["max_steps"] = 2
+    (tmp_path / "upernet.yaml").write_text(yaml.safe_dump(recipe))
+    options = ["--data.root", str(fitted.data), "--runs", str(tmp_path / "runs")]
+    assert main(["fit", "-c", str(tmp_path / "upernet.yaml"), *options]) == 0
+    run = only(only(tmp_path / "runs"))
+    total, head, auxiliary = (
+        [value for _, value in rows(run, f"train/{name}")] for name in ("loss", "loss_head", "loss_auxiliary")
+    )
+    assert total == pytest.approx([a + 0.5 * b for a, b in zip(head, auxiliary, strict=True)])
+    assert main(["test", "--ckpt_path", str(run / "checkpoints/last.ckpt"), *options]) == 0
