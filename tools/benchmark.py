@@ -1,9 +1,10 @@
-"""Time our models on the CPU; each benchmark is a sub-command that prints a Markdown table.
+"""Time our models and our data loader on the CPU; each benchmark is a sub-command that prints a Markdown table.
 
     python tools/benchmark.py siblings
+    python tools/benchmark.py loader --root ADEChallengeData2016 --reduce_zero_label
 
-Times are medians of repetitions that alternate between the models compared, so that what else the machine does hits
-them alike. Run it on an idle machine.
+Times of models are medians of repetitions that alternate between the models compared, so that what else the machine
+does hits them alike. Run it on an idle machine.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import argparse
 import platform
 import statistics
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,8 +21,12 @@ from typing import Any
 
 import timm
 import torch
+from torch.utils.data import ConcatDataset
+from torchvision import tv_tensors
 
 from flatten_dense.commands.published import PUBLISHED
+from flatten_dense.data.ade20k import ADE20KDataModule
+from flatten_dense.data.segmentation import SegmentationDataset
 
 SIDE = 224  # timm's DeiT and Swin take no other
 
@@ -114,6 +120,62 @@ def siblings(options: argparse.Namespace) -> None:
         )
 
 
+def loader(options: argparse.Namespace) -> None:
+    """Training images per second and worker, from files to batches, with the published augmentation."""
+    data = ADE20KDataModule(
+        options.root,
+        reduce_zero_label=options.reduce_zero_label,
+        batch_size=options.batch_size,
+        num_workers=options.workers,
+    )
+    data.setup("fit")
+    dataset = data.datasets["train"]
+    torch.set_num_threads(1)  # as in a worker
+    torch.manual_seed(0)
+    milliseconds = stage_milliseconds(dataset, options.images)
+    total = sum(milliseconds.values())
+    print(f"{machine(1)}; {options.images} images from {options.root}.\n")
+    print("| step | ms per image | share |\n|---|---|---|")
+    for name, own in milliseconds.items():
+        print(f"| {name} | {own:.2f} | {own / total:.0%} |")
+    print(f"| together | {total:.2f} | {1e3 / total:.1f} images/s |\n")
+    seconds, count = loader_seconds(data, options.images)
+    rate = count / seconds
+    print(
+        f"{options.workers} worker(s), batches of {options.batch_size}: {rate:.1f} images/s, "
+        f"{rate / options.workers:.1f} per worker"
+    )
+
+
+def stage_milliseconds(dataset: SegmentationDataset, images: int) -> dict[str, float]:
+    """Mean time of reading a pair and of each step of its transform, in this process."""
+    seconds: Counter[str] = Counter()
+    for number in range(images):
+        started = time.perf_counter()
+        photo, mask = dataset.load(number % len(dataset))
+        seconds["read and check"] += time.perf_counter() - started
+        pair = tv_tensors.Image(photo), tv_tensors.Mask(mask)
+        for step in dataset.transform.pipeline.transforms:
+            started = time.perf_counter()
+            pair = step(*pair)
+            seconds[type(step).__name__.strip("_")] += time.perf_counter() - started
+    return {name: 1e3 * own / images for name, own in seconds.items()}
+
+
+def loader_seconds(data: ADE20KDataModule, images: int) -> tuple[float, int]:
+    """How long at least so many images take through the loader, and how many they were, once its workers are busy."""
+    warm_up = 2 * data.num_workers + 1  # batches: what the workers fetch ahead while they start
+    once = data.datasets["train"]
+    data.datasets["train"] = ConcatDataset([once] * (1 + (images + (warm_up + 1) * data.batch_size) // len(once)))
+    batches = iter(data.train_dataloader())
+    for _ in range(warm_up):
+        next(batches)
+    started, count = time.perf_counter(), 0
+    while count < images:
+        count += len(next(batches)["image"])
+    return time.perf_counter() - started, count
+
+
 def _at_least(least: int) -> Callable[[str], int]:
     def integer(text: str) -> int:
         if not text.isdecimal() or int(text) < least:
@@ -135,6 +197,13 @@ def main(args: Sequence[str] | None = None) -> int:
     own.add_argument("--repetitions", type=_at_least(1), default=30, help="timed forward passes of each model")
     own.add_argument("--warm_up", type=_at_least(0), default=5, help="forward passes of each model before those")
     own.add_argument("--threads", type=_at_least(1), default=torch.get_num_threads(), help="of torch")
+    own = benchmarks.add_parser("loader", help=loader.__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    own.set_defaults(benchmark=loader)
+    own.add_argument("--root", required=True, help="data set in the layout of ADE20K; its training split is read")
+    own.add_argument("--reduce_zero_label", action="store_true", help="0 in the masks means not labelled")
+    own.add_argument("--images", type=_at_least(1), default=64, help="timed images")
+    own.add_argument("--batch_size", type=_at_least(1), default=4, help="images of a batch")
+    own.add_argument("--workers", type=_at_least(1), default=1, help="processes that load")
     options = parser.parse_args(args)
     options.benchmark(options)
     return 0

@@ -82,14 +82,14 @@ def read_image(path: Path | str) -> Tensor:
     several frames the first is read.
 
     Returns:
-        uint8 ``[3, H, W]``, RGB.
+        uint8 ``[3, H, W]``, RGB; the channels of a pixel lie side by side in memory, as resizing is fastest with.
 
     Raises:
         DataError: if the file is missing, empty, damaged, too large for Pillow's limit, or not a JPEG, PNG, TIFF, BMP
             or WebP image of 8 or 16 bits.
     """
     pixels = _decode(Path(path), _PHOTO_FORMATS, _to_rgb)
-    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+    return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
 def read_mask(path: Path | str) -> Tensor:
@@ -171,7 +171,7 @@ def _to_rgb(image: Image.Image, path: Path) -> NDArray[np.uint8]:
         raise DataError(f"{path}: holds 32-bit values, whose range is unknown; save it with 8 or 16 bits per channel")
     if "transparency" in image.info:  # a direct conversion to RGB would warn
         image = image.convert("RGBA")
-    return np.array(image.convert("RGB"))
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def _to_indices(image: Image.Image, path: Path) -> NDArray[np.uint8] | NDArray[np.int64]:
@@ -183,11 +183,12 @@ def _to_indices(image: Image.Image, path: Path) -> NDArray[np.uint8] | NDArray[n
             "one channel whose pixel values are the label numbers. If its colours are the labels, say what they mean "
             "by --data.label_map FILE, with lines like 128 64 128 road"
         )
-    values = np.array(image).astype(np.uint8)
+    values = np.array(image).astype(np.uint8, copy=False)
     if image.mode == "L":
         with path.open("rb") as file:
             bit_depth = file.read(25)[24]
-        values //= 255 // (2**bit_depth - 1)  # Pillow stretches grey of 2 and 4 bits to 0..255
+        if bit_depth < 8:
+            values //= 255 // (2**bit_depth - 1)  # Pillow stretches grey of 2 and 4 bits to 0..255
     return values
 
 

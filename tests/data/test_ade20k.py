@@ -70,6 +70,18 @@ def test_ignore_index_passes_and_pads(ade_root):
     assert mask.unique().tolist() == [200]
 
 
+@pytest.mark.parametrize("options", [{}, {"reduce_zero_label": True}, {"ignore_index": 300}])
+def test_masks_of_8_and_of_16_bits_mean_the_same(ade_root, options):
+    root = ade_root()
+    values = np.tile(np.array([0, 1, 2, 2], dtype=np.uint8), (12, 4))
+    masks = []
+    for dtype in (np.uint8, np.uint16):
+        write_mask(root, values.astype(dtype))
+        masks.append(first_sample(root, **options)["mask"])
+    assert masks[0].dtype == masks[1].dtype == torch.int64
+    assert torch.equal(*masks)
+
+
 @pytest.mark.parametrize("normalization", [None, Normalization((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))])
 def test_the_input_format_says_how_evaluation_images_were_made(ade_root, normalization):
     data = make(ade_root(), normalization=normalization, eval_scale=None)

@@ -3,6 +3,7 @@ import colorsys
 import pytest
 import torch
 from torchvision import tv_tensors
+from torchvision.transforms.v2.functional import adjust_hue
 
 from flatten_dense.data.transforms import (
     ClassBalancedCrop,
@@ -214,6 +215,15 @@ def test_hue_turns_at_most_36_degrees():
     assert 30 < max(turns) < 37
 
 
+@pytest.mark.parametrize("degrees", [-400, -36, -20.5, 0, 7, 36, 100])
+def test_hue_turns_as_torchvision_turns_it(degrees):
+    every_32nd = torch.arange(0, 257, 32).clamp(max=255).to(torch.uint8)
+    image = torch.cartesian_prod(every_32nd, every_32nd, every_32nd).T.reshape(3, 27, 27)
+    expected = adjust_hue(image, ((degrees + 180) % 360 - 180) / 360)
+    turned = PhotometricDistortion().transform(tv_tensors.Image(image), {"hue": degrees, "contrast_last": False})
+    assert (turned.int() - expected.int()).abs().max() <= 1  # torchvision rounds down
+
+
 def test_contrast_comes_first_or_last():
     # With full desaturation cut off at 255 the two orders differ.
     image = torch.tensor((250, 100, 100), dtype=torch.uint8).view(3, 1, 1)
@@ -240,6 +250,19 @@ def test_images_are_normalised_by_the_given_numbers():
     trained = geometry_only(crop_size=(1, 1), normalization=normalization)(image, torch.zeros(1, 1).long())[0]
     torch.testing.assert_close(trained, expected)
     torch.testing.assert_close(SegmentationEvalTransform(None, normalization)(image), expected)
+
+
+def test_the_order_of_channels_in_memory_does_not_matter():
+    image = torch.randint(0, 256, (3, 30, 40), dtype=torch.uint8)
+    interleaved = image.permute(1, 2, 0).contiguous().permute(2, 0, 1)
+    transform, mask = SegmentationTrainTransform(crop_size=(20, 20), scale=None), torch.arange(1200).view(30, 40)
+    results = []
+    for photo in (image, interleaved):
+        torch.manual_seed(0)
+        results.append(transform(photo, mask))
+        assert results[-1][0].is_contiguous()
+        assert SegmentationEvalTransform((60, 50))(photo).is_contiguous()
+    torch.testing.assert_close(*results)
 
 
 def test_results_are_plain_tensors():

@@ -44,3 +44,11 @@ def test_bad_number_is_refused(capsys):
     with pytest.raises(SystemExit, match="2"):
         benchmark.main(["siblings", "--repetitions", "0"])
     assert "must be an integer from 1, got '0'" in capsys.readouterr().err
+
+
+def test_loader_times_every_step_and_the_workers(capsys, ade_root):
+    options = ["--images", "4", "--batch_size", "2", "--workers", "1"]
+    assert benchmark.main(["loader", "--root", str(ade_root()), *options]) == 0
+    printed = capsys.readouterr().out
+    assert all(f"| {step} | " in printed for step in ("read and check", "PhotometricDistortion", "together"))
+    assert "1 worker(s), batches of 2: " in printed
