@@ -1,20 +1,33 @@
 """Masks and overlays of `predict`, written as they come."""
 
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info
 from PIL import Image
+from torch import Tensor
 
+from flatten_dense.data.images import DataError
+from flatten_dense.data.mask_tiff import MaskTiff, read_mask_preview
+from flatten_dense.data.rasters import LargeTiff
 from flatten_dense.structures import LabelSpace
 from flatten_dense.visualization import overlay
+
+PREVIEW_SIDE = 2048
+"""Longest side in pixels of the overlay of a large TIFF."""
+
+_SECONDS_BETWEEN_REPORTS = 30.0
 
 
 class PredictionWriter(Callback):
     """Write each predicted mask and its overlay as it comes.
 
     `DIRECTORY/masks/NAME.png` holds the data set's own label values, `DIRECTORY/overlays/NAME.png` the photo with the
-    classes coloured.
+    classes coloured. Of a large TIFF the mask is `masks/NAME.tif`, tiled and with the photo's georeference, written
+    while the model runs; the overlay then shows it reduced to at most 2048 pixels a side.
 
     Args:
         directory: an empty or new folder.
@@ -37,16 +50,62 @@ class PredictionWriter(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Write the masks of one batch."""
+        """Write the masks of one batch; those of large TIFFs are made here, strip by strip."""
         self.failed += batch["failed"]
-        for mask, photo, name in zip(outputs, batch["photo"], batch["name"], strict=True):
+        masks, streams = outputs[: len(batch["name"])], outputs[len(batch["name"]) :]
+        for mask, photo, name in zip(masks, batch["photo"], batch["name"], strict=True):
             values = self.labels.to_disk(mask.cpu())
             self._save(Image.fromarray(values.numpy()), "masks", name)
-            drawn = overlay(photo.cpu(), mask.cpu(), self.labels)
-            self._save(Image.fromarray(drawn.permute(1, 2, 0).numpy()), "overlays", name)
+            self._save_overlay(photo.cpu(), mask.cpu(), name)
             self.num_written += 1
+        for strips, photo, name in zip(streams, batch["large"], batch["large_name"], strict=True):
+            try:
+                self._write_large(strips, photo, name)
+            except DataError as error:
+                self.failed.append(str(error))
+            else:
+                self.num_written += 1
+
+    def _write_large(self, strips: Iterator[Tensor], photo: LargeTiff, name: str) -> None:
+        path = self._path("masks", f"{name}.tif")
+        progress = _Progress(photo)
+        with MaskTiff(path, photo, self.labels) as mask:
+            for strip in strips:
+                mask.write(strip)
+                progress.add(len(strip))
+        preview = photo.preview(PREVIEW_SIDE)
+        reduced = self.labels.from_disk(read_mask_preview(path, (preview.shape[-2], preview.shape[-1])))
+        self._save_overlay(preview, reduced, name)
+
+    def _save_overlay(self, photo: Tensor, mask: Tensor, name: str) -> None:
+        drawn = overlay(photo, mask, self.labels)
+        self._save(Image.fromarray(drawn.permute(1, 2, 0).contiguous().numpy()), "overlays", name)
 
     def _save(self, image: Image.Image, folder: str, name: str) -> None:
-        path = self.directory / folder / f"{name}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        image.save(path)
+        image.save(self._path(folder, f"{name}.png"))
+
+    def _path(self, folder: str, file: str) -> Path:
+        (self.directory / folder).mkdir(parents=True, exist_ok=True)
+        return self.directory / folder / file
+
+
+class _Progress:
+    """A line now and then about an image that takes minutes."""
+
+    def __init__(self, photo: LargeTiff) -> None:
+        self._photo = photo
+        self._done = 0
+        self._started = self._reported = time.monotonic()
+
+    def add(self, rows: int) -> None:
+        self._done += rows
+        now = time.monotonic()
+        if now - self._reported < _SECONDS_BETWEEN_REPORTS:
+            return
+        self._reported = now
+        height, width = self._photo.size
+        left = (now - self._started) * (height - self._done) / self._done
+        rank_zero_info(
+            f"{self._photo.path.name}: {self._done:,} of {height:,} rows of {width:,} pixels, about {left / 60:.0f} "
+            "minutes left"
+        )

@@ -104,6 +104,8 @@ class TrainerCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:  # noqa: ANN401 - Lightning's signature
         """Give the run its directory, its loggers and its callbacks."""
+        if isinstance(self.datamodule, PhotoDataModule):
+            self.datamodule.max_pixels = self.model.inference.max_pixels
         self.datamodule.setup(self.verb)
         parser, config = self._parser(self.verb), self.config[self.verb]
         settings = json.loads(parser.dump(config, format="json", skip_unset=False))
@@ -193,6 +195,7 @@ class TrainerCLI(LightningCLI):
         facts: dict[str, Any] = {
             "split": {"fit": "validation", "validate": "validation"}.get(self.verb, "test"),
             "resolution": {"resized_to": task.input_format.scale or "own size", "scored_at": "the mask's own size"},
+            "inference": task.inference_used,  # filled in at the end of each evaluation
         }
         callbacks: list[Callback] = [
             PredictionPlotter(run / "pictures", task.labels, task.input_format),

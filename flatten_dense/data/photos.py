@@ -8,15 +8,20 @@ from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 
 from flatten_dense.data.images import DataError, list_images, read_image
+from flatten_dense.data.rasters import TIFF_SUFFIXES, LargeTiff, tiff_pixels
 from flatten_dense.data.transforms import SegmentationEvalTransform
 from flatten_dense.structures import InputFormat, LabelSpace
 
 
 class PhotoDataset(Dataset[dict[str, Any]]):
-    """One photo an item; one that cannot be read gives its message instead, so that the others go on."""
+    """One photo an item; one that cannot be read gives its message instead, so that the others go on.
 
-    def __init__(self, paths: list[Path], input_format: InputFormat) -> None:
+    A TIFF of more than ``max_pixels`` is not read here: its item is a handle that is read in windows.
+    """
+
+    def __init__(self, paths: list[Path], input_format: InputFormat, max_pixels: int) -> None:
         self.paths = paths
+        self.max_pixels = max_pixels
         self.names = _output_names(paths)
         self.transform = SegmentationEvalTransform(input_format.scale, input_format.normalization)
 
@@ -26,6 +31,8 @@ class PhotoDataset(Dataset[dict[str, Any]]):
     def __getitem__(self, index: int) -> dict[str, Any]:
         path = self.paths[index]
         try:
+            if path.suffix.lower() in TIFF_SUFFIXES and tiff_pixels(path) > self.max_pixels:
+                return {"large": LargeTiff(path), "name": self.names[index]}
             photo = read_image(path)
         except DataError as error:
             return {"failed": str(error)}
@@ -42,7 +49,12 @@ class PhotoDataModule(LightningDataModule):
         input_format: of the model that predicts.
         batch_size: photos at a time; those of equal size run together.
         num_workers: processes that read photos.
+
+    Attributes:
+        max_pixels: a TIFF with more than this is read in windows; `predict` takes the model's `inference.max_pixels`.
     """
+
+    max_pixels: int = 2048 * 2048
 
     def __init__(
         self,
@@ -65,16 +77,22 @@ class PhotoDataModule(LightningDataModule):
         Raises:
             DataError: if there are none.
         """
-        self.dataset = PhotoDataset(list_images(self.input), self.input_format)
+        self.dataset = PhotoDataset(list_images(self.input), self.input_format, self.max_pixels)
 
     def predict_dataloader(self) -> DataLoader[dict[str, Any]]:
-        """Batches of lists: image, photo as read, size, name; and failed, messages about photos that cannot be read."""
+        """Batches of lists.
+
+        Photos: image, photo as read, size and name. Large TIFFs: large and large_name. Messages about photos that
+        cannot be read: failed.
+        """
         return DataLoader(self.dataset, batch_size=self.batch_size, num_workers=self.num_workers, collate_fn=_collate)
 
 
 def _collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
-    read = [sample for sample in samples if "failed" not in sample]
+    read = [sample for sample in samples if "photo" in sample]
+    large = [sample for sample in samples if "large" in sample]
     batch: dict[str, Any] = {key: [sample[key] for sample in read] for key in ("image", "photo", "size", "name")}
+    batch |= {"large": [sample["large"] for sample in large], "large_name": [sample["name"] for sample in large]}
     return {**batch, "failed": [sample["failed"] for sample in samples if "failed" in sample]}
 
 

@@ -1,6 +1,7 @@
 """Semantic segmentation: a class for every pixel."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -8,9 +9,10 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from flatten_dense.backbones import TimmBackbone
+from flatten_dense.data.rasters import LargeTiff
 from flatten_dense.data.transforms import SegmentationEvalTransform
 from flatten_dense.heads.base import SegmentationHead
-from flatten_dense.inference import segment_batch
+from flatten_dense.inference import Inference, ModesUsed, segment_batch, segment_strips
 from flatten_dense.losses import CrossEntropyLoss, SegmentationLoss
 from flatten_dense.metrics.segmentation import SegmentationConfusion, SegmentationScores
 from flatten_dense.optim import PolySchedule
@@ -34,6 +36,7 @@ class SemanticSegmentationTask(BaseTask):
         loss: of the logits; None is the cross-entropy of the published recipes.
         auxiliary_head: a second head on the same maps, built as ``head``, that only training uses; or None.
         auxiliary_weight: factor of its loss.
+        inference: whether images are taken whole, in sliding windows or in tiles, at which scales.
 
     Raises:
         ValueError: if a part does not fit the others.
@@ -53,6 +56,7 @@ class SemanticSegmentationTask(BaseTask):
         loss: SegmentationLoss | None = None,
         auxiliary_head: Callable[[Sequence[int], Sequence[int], int], SegmentationHead] | None = None,
         auxiliary_weight: float = 0.4,
+        inference: Inference = Inference(),  # noqa: B008 - frozen
     ) -> None:
         super().__init__(backbone, neck, labels, input_format, optimizer, no_decay, schedule, weights)
         parts = self.feature_channels, self.feature_strides, self.labels.num_classes
@@ -61,6 +65,10 @@ class SemanticSegmentationTask(BaseTask):
         self.auxiliary_weight = auxiliary_weight
         self.loss = loss or CrossEntropyLoss()
         self.confusion = SegmentationConfusion(self.labels.num_classes, self.labels.ignore_index)
+        self.inference = inference
+        self.modes_used = ModesUsed()
+        self.inference_used: dict[str, Any] = asdict(inference)
+        """The options of inference and, after a validation or test, how many images were taken in which way."""
         self.scores: SegmentationScores | None = None
         """Of the last validation or test that ended."""
 
@@ -88,7 +96,9 @@ class SemanticSegmentationTask(BaseTask):
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, list[Tensor]]:
         """Predict masks at the original sizes and count them; return them as ``masks`` for callbacks to draw."""
-        predictions = segment_batch(self, batch["image"], [mask.shape[-2:] for mask in batch["mask"]])
+        sizes = [mask.shape[-2:] for mask in batch["mask"]]
+        predictions = segment_batch(self, batch["image"], sizes, self.inference)
+        self.modes_used.update(self.inference, [image.shape[-2:] for image in batch["image"]])
         for prediction, mask in zip(predictions, batch["mask"], strict=True):
             self.confusion.update(prediction, mask)
         return {"masks": predictions}
@@ -97,9 +107,30 @@ class SemanticSegmentationTask(BaseTask):
         """The same as validation."""
         return self.validation_step(batch, batch_idx)
 
-    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> list[Tensor]:
-        """Masks ``[H, W]`` of class indices at each photo's own size."""
-        return segment_batch(self, batch["image"], batch["size"])
+    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> list[Tensor | Iterator[Tensor]]:
+        """Masks ``[H, W]`` of class indices at each photo's own size; after them, of each large TIFF, strips of one.
+
+        The model runs while the strips are taken.
+        """
+        masks = segment_batch(self, batch["image"], batch["size"], self.inference)
+        return [*masks, *map(self._strips_of, batch.get("large", ()))]
+
+    def _strips_of(self, photo: LargeTiff) -> Iterator[Tensor]:
+        weight = next(self.parameters())
+        kind = weight.device.type
+        # Strips are taken when the Trainer has left the precision of this step.
+        dtype, enabled = torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind)
+
+        def predict(tile: Tensor) -> Tensor:
+            with torch.autocast(kind, dtype, enabled):
+                logits: Tensor = self(tile.to(weight))
+            return logits
+
+        def strips() -> Iterator[Tensor]:
+            with photo.open(self.input_format) as image:
+                yield from segment_strips(predict, image, photo.size, self.inference)
+
+        return strips()
 
     def on_validation_epoch_end(self) -> None:
         """Log the scores of the whole set."""
@@ -112,6 +143,8 @@ class SemanticSegmentationTask(BaseTask):
     def _log_scores(self, prefix: str) -> None:
         self.scores = self.confusion.compute()
         self.confusion.reset()
+        self.inference_used["images"] = self.modes_used.compute()
+        self.modes_used.reset()
         self.log(f"{prefix}/mIoU", self.scores.mIoU, prog_bar=True)
         self.log_dict({f"{prefix}/mAcc": self.scores.mAcc, f"{prefix}/aAcc": self.scores.aAcc})
 
@@ -122,6 +155,6 @@ class SemanticSegmentationTask(BaseTask):
         training = self.training
         self.eval()
         normalized = transform(image).to(self.device)
-        (mask,) = segment_batch(self, [normalized], [(image.shape[-2], image.shape[-1])])
+        (mask,) = segment_batch(self, [normalized], [(image.shape[-2], image.shape[-1])], self.inference)
         self.train(training)
         return mask

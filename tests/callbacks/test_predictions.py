@@ -19,7 +19,7 @@ def trainer(**facts) -> SimpleNamespace:
 def test_written_masks_hold_the_values_of_the_data_set(tmp_path):
     writer = PredictionWriter(tmp_path / "out", LABELS)
     white = torch.full((3, 1, 3), 255, dtype=torch.uint8)
-    batch = {"photo": [white], "name": ["photo"], "failed": []}
+    batch = {"photo": [white], "name": ["photo"], "large": [], "large_name": [], "failed": []}
     writer.on_predict_batch_end(trainer(), nn.Linear(1, 1), [torch.tensor([[0, 1, 2]])], batch, 0)
     assert list(Image.open(tmp_path / "out/masks/photo.png").tobytes()) == [1, 2, 3]
     drawn = Image.open(tmp_path / "out/overlays/photo.png")

@@ -1,0 +1,106 @@
+"""Masks of large TIFFs, written strip by strip."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from types import TracebackType
+
+import rasterio
+import torch
+from rasterio.windows import Window
+from torch import Tensor
+
+from flatten_dense.data.rasters import LargeTiff, damage_named, no_georeference_needed, open_tiff
+from flatten_dense.structures import LabelSpace
+
+_BLOCK = 512
+
+
+class MaskTiff:
+    """A mask written strip by strip beside its photo: tiled, compressed, with the photo's georeference.
+
+    The values are the data set's own; where the photo has no data the mask says "not labelled". The file gets its name
+    when it is complete; an exception inside the `with` block leaves nothing of it.
+
+    Args:
+        path: the file to write.
+        photo: what the mask is of.
+        labels: how classes are written.
+    """
+
+    def __init__(self, path: Path, photo: LargeTiff, labels: LabelSpace) -> None:
+        self.path = path
+        self._draft = path.with_name(f".{path.name}.part")
+        self._photo = photo
+        self._labels = labels
+        self._stack = contextlib.ExitStack()
+        self._strips: list[Tensor] = []
+        self._top = 0
+
+    def __enter__(self) -> MaskTiff:
+        self._source = self._stack.enter_context(open_tiff(self._photo.path))
+        height, width = self._photo.size
+        has_gaps = self._source.nodata is not None
+        with no_georeference_needed():
+            target = rasterio.open(
+                self._draft,
+                "w",
+                driver="GTiff",
+                height=height,
+                width=width,
+                count=1,
+                dtype="uint8",
+                crs=self._source.crs,
+                transform=self._source.transform,
+                nodata=self._unlabelled if has_gaps else None,
+                tiled=True,
+                blockxsize=_BLOCK,
+                blockysize=_BLOCK,
+                compress="deflate",
+                bigtiff="if_safer",
+            )
+        self._target = self._stack.enter_context(target)
+        return self
+
+    def write(self, strip: Tensor) -> None:
+        """Add class indices ``[rows, W]`` below those that are there."""
+        self._strips.append(self._labels.to_disk(strip).cpu())
+        if sum(map(len, self._strips)) >= _BLOCK:
+            rows = torch.cat(self._strips)
+            whole_blocks = len(rows) // _BLOCK * _BLOCK
+            self._write(rows[:whole_blocks])
+            self._strips = [rows[whole_blocks:]]
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            with self._stack:
+                if kind is None and self._strips:
+                    self._write(torch.cat(self._strips))
+            if kind is None:
+                self._draft.replace(self.path)
+        finally:
+            self._draft.unlink(missing_ok=True)
+
+    @property
+    def _unlabelled(self) -> int:
+        return int(self._labels.to_disk(torch.tensor(self._labels.ignore_index)))
+
+    def _write(self, rows: Tensor) -> None:
+        if not len(rows):
+            return
+        window = Window(0, self._top, rows.shape[1], len(rows))
+        if self._source.nodata is not None:
+            with damage_named(self._photo.path):
+                has_data = torch.from_numpy(self._source.dataset_mask(window=window)) > 0
+            rows = torch.where(has_data, rows, self._unlabelled)
+        self._target.write(rows.numpy(), 1, window=window)
+        self._top += len(rows)
+
+
+def read_mask_preview(path: Path, size: tuple[int, int]) -> Tensor:
+    """A mask written by :class:`MaskTiff` at another (height, width), nearest pixels, values as stored: ``[h, w]``."""
+    with open_tiff(path) as dataset:
+        return torch.from_numpy(dataset.read(1, out_shape=size))
