@@ -21,6 +21,7 @@ def segmentation_cross_entropy(
     ignore_index: int = 255,
     class_weights: Sequence[float] | None = None,
     average: Average = "all",
+    balance: float = 0.0,
 ) -> Tensor:
     """Cross-entropy of logits brought to the target's size, averaged over pixels.
 
@@ -35,6 +36,7 @@ def segmentation_cross_entropy(
         ignore_index: the target's value that is not learnt.
         class_weights: factor of each class; None is 1 for all.
         average: what the sum is divided by: the number of ``all`` pixels, or of the ``labelled`` ones.
+        balance: how far rare classes are lifted, 0 to 1, see :func:`balancing_weights`.
 
     Returns:
         A float32 scalar, also under autocast.
@@ -46,9 +48,32 @@ def segmentation_cross_entropy(
     """
     losses = pixel_cross_entropy(logits, target, ignore_index)
     weights = weights_tensor(class_weights, logits)
+    if balance:
+        balanced = balancing_weights(target, logits.shape[1], ignore_index, balance)
+        weights = balanced if weights is None else weights * balanced
     if weights is not None:
         losses = losses * pixel_weights(weights, target, ignore_index)
     return mean_over_pixels(losses, target, ignore_index, average)
+
+
+def balancing_weights(target: Tensor, num_classes: int, ignore_index: int, balance: float) -> Tensor:
+    """Weights of the classes of one batch that lift the rare ones: share of the labelled pixels to ``-balance``.
+
+    Their mean over the labelled pixels is 1. With a balance of 0 every pixel counts the same, with 1 every class does;
+    between them a class counts by its share to the power ``1 - balance``.
+
+    Args:
+        target: ``[B, H, W]`` int64, 0..K-1 or ``ignore_index``.
+        num_classes: K.
+        ignore_index: the target's value that is not learnt.
+        balance: 0 to 1.
+
+    Returns:
+        float32 ``[K]``; 0 for classes that do not occur.
+    """
+    pixels = torch.bincount(target[target != ignore_index], minlength=num_classes).float()
+    weights = torch.where(pixels > 0, pixels.clamp(min=1) ** -balance, 0)
+    return weights * (pixels.sum() / (weights * pixels).sum().clamp(min=1))
 
 
 def ohem_cross_entropy(
@@ -102,18 +127,24 @@ class CrossEntropyLoss(SegmentationLoss):
     Args:
         class_weights: factor of each class; None is 1 for all.
         average: what the sum is divided by: the number of ``all`` pixels, or of the ``labelled`` ones.
+        balance: how far the rare classes of each batch are lifted: 0 counts every pixel the same, 1 every class.
 
     Raises:
-        ValueError: if a weight is negative.
+        ValueError: if a weight is negative, or ``balance`` outside 0..1.
     """
 
-    def __init__(self, class_weights: Sequence[float] | None = None, average: Average = "all") -> None:
+    def __init__(
+        self, class_weights: Sequence[float] | None = None, average: Average = "all", balance: float = 0.0
+    ) -> None:
+        if not 0 <= balance <= 1:
+            raise ValueError(f"balance must lie in 0..1, got {balance}")
         self.class_weights = check_class_weights(class_weights)
         self.average: Average = average
+        self.balance = balance
 
     def __call__(self, logits: Tensor, target: Tensor, ignore_index: int) -> Tensor:
         """The loss of one batch."""
-        return segmentation_cross_entropy(logits, target, ignore_index, self.class_weights, self.average)
+        return segmentation_cross_entropy(logits, target, ignore_index, self.class_weights, self.average, self.balance)
 
 
 class OHEMCrossEntropyLoss(SegmentationLoss):

@@ -159,3 +159,33 @@ def test_ohem_weighs_the_kept_pixels() -> None:
 def test_ohem_options_out_of_range_are_refused(options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         OHEMCrossEntropyLoss(**options)
+
+
+@pytest.mark.parametrize("balance", [0.0, 0.5, 1.0])
+def test_balance_counts_a_class_by_a_power_of_its_share(balance: float) -> None:
+    logits, target = example()
+    target[target == 3] = 0  # a class that does not occur
+    per_pixel = F.cross_entropy(logits, target, ignore_index=255, reduction="none")
+    shares = torch.tensor([(target == index).sum() for index in range(3)]) / (target != 255).sum()
+    means = torch.stack([per_pixel[target == index].mean() for index in range(3)])
+    expected = (shares ** (1 - balance) * means).sum() / (shares ** (1 - balance)).sum()
+    loss = segmentation_cross_entropy(logits, target, average="labelled", balance=balance)
+    torch.testing.assert_close(loss, expected)
+
+
+def test_balance_of_an_unlabelled_batch_gives_zero() -> None:
+    logits, target = example()
+    assert CrossEntropyLoss(balance=1)(logits, torch.full_like(target, 255), 255) == 0
+
+
+def test_balance_multiplies_class_weights() -> None:
+    logits, target = example()
+    only_first = segmentation_cross_entropy(logits, target, class_weights=[1, 0, 0, 0], balance=1, average="labelled")
+    first = F.cross_entropy(logits, target, ignore_index=255, reduction="none")[target == 0]
+    torch.testing.assert_close(only_first, first.mean() / 4)
+
+
+@pytest.mark.parametrize("balance", [-0.1, 1.1])
+def test_balance_out_of_range_is_refused(balance: float) -> None:
+    with pytest.raises(ValueError, match="balance must lie in"):
+        CrossEntropyLoss(balance=balance)
