@@ -15,6 +15,7 @@ _COMMANDS = {
     "demo": "make the embedded data set, train on it, evaluate, predict; about five minutes on a laptop",
     "recipes": "list the packaged recipes that -c understands",
     "models": "list the backbones: parameters and multiply-accumulates at a --size, beside the paper's figures",
+    "check-data": "read a whole data set and report all problems: -c RECIPE --data.root DIR [--json]",
     "fit": "train: -c RECIPE --data.root DIR; resume: --ckpt_path RUN/checkpoints/last.ckpt",
     "validate": "score the validation split: --ckpt_path FILE --data.root DIR",
     "test": "score the test split: --ckpt_path FILE --data.root DIR",
@@ -37,7 +38,8 @@ def main(args: Sequence[str] | None = None) -> int:
         if name in _TRAINER_VERBS:
             importlib.import_module("flatten_dense.commands.trainer").run(name, rest)
         else:
-            importlib.import_module(f"flatten_dense.commands.{name}").run(rest)
+            status = importlib.import_module(f"flatten_dense.commands.{name.replace('-', '_')}").run(rest)
+            return int(status or 0)
     except Exception as error:
         if os.environ.get(_TRACEBACK) or not _is_for_the_user(error):
             raise

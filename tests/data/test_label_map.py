@@ -1,7 +1,11 @@
+from pathlib import Path
+
 import pytest
 
 from flatten_dense.data.images import DataError
 from flatten_dense.data.label_map import LabelMap, read_label_map
+
+DOCS = Path(__file__).parents[2] / "docs" / "labels"
 
 
 @pytest.fixture
@@ -100,3 +104,11 @@ def test_classes_of_colours_are_drawn_in_their_first_colour(read):
 def test_classes_of_values_are_drawn_in_the_given_colours(read):
     labels = read("3,cat\n*,ignore\n").label_space([(1, 2, 3)], 250)
     assert (labels.palette, labels.ignore_index, labels.ignore_unmapped) == (((1, 2, 3),), 250, True)
+
+
+@pytest.mark.skipif(not DOCS.is_dir(), reason="an sdist has no docs")
+@pytest.mark.parametrize(("name", "labels", "classes"), [("cityscapes.csv", 34, 19), ("camvid11.txt", 32, 11)])
+def test_the_maps_of_the_documentation_are_complete(name, labels, classes):
+    found = read_label_map(DOCS / name)
+    assert (len(found.pairs), len(found.class_names)) == (labels, classes)
+    assert 255 in dict(found.pairs).values()

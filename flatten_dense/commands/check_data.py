@@ -1,0 +1,140 @@
+"""`flatten-dense check-data`: read a whole data set before training on it, and report all that is wrong."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from jsonargparse import ArgumentParser, get_loader
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
+from rich.table import Table
+
+from flatten_dense.commands.recipes import find_recipe
+from flatten_dense.data.ade20k import ADE20KDataModule  # noqa: F401 - so that --data can name it
+from flatten_dense.data.checks import check_data
+from flatten_dense.data.data_report import DataReport, Problem
+from flatten_dense.data.folder_pairs import FolderPairsDataModule  # noqa: F401
+from flatten_dense.data.segmentation import SegmentationDataModule
+
+_DESCRIPTION = """Read every photo and mask of all splits and report all problems in one table. No file is changed.
+Exit status: 0 without errors, 1 with errors, 2 if the command line is wrong. Warnings alone do not fail."""
+_FILES_SHOWN = 5
+_WIDTH_OF_A_FILE = 140  # columns, where the output is no terminal
+
+
+def run(args: Sequence[str]) -> int:
+    """Check a data set; return 0 if it has no error, 1 if it has.
+
+    Args:
+        args: `-c RECIPE`, from which only the section `data` is taken, `--data` options as `fit` takes them, `--json`.
+
+    Raises:
+        ValueError: a recipe or an option is not as expected.
+        argparse.ArgumentError: jsonargparse refuses an option.
+    """
+    parser = ArgumentParser(prog="flatten-dense check-data", description=_DESCRIPTION, exit_on_error=False)
+    parser.add_argument("-c", "--config", action="config", help="a recipe, by name or as a file")
+    parser.add_argument("--json", action="store_true", help="print the whole report, with every file, as JSON")
+    parser.add_subclass_arguments(SegmentationDataModule, "data", required=True)
+    options = parser.parse_args(_with_data_sections(args))
+    data: SegmentationDataModule = parser.instantiate(options).data
+    if not data.root.is_dir():
+        raise ValueError(f"--data.root {data.root}: no such folder")
+    if data.num_workers < 0:
+        raise ValueError(f"--data.num_workers must be at least 0, got {data.num_workers}")
+    started = time.perf_counter()
+    columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        bar = progress.add_task("Reading photos and masks", total=None)
+        report = check_data(data, lambda done, total: progress.update(bar, completed=done, total=total))
+    if options.json:
+        sys.stdout.write(json.dumps(report.to_dict(), indent=2) + "\n")
+    else:
+        _print(report, time.perf_counter() - started)
+    return 1 if report.count("error") else 0
+
+
+def _with_data_sections(args: Sequence[str]) -> list[str]:
+    """Put in place of recipes what they say of the data."""
+    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    finder.add_argument("-c", "--config", action="append", default=[])
+    known, rest = finder.parse_known_args(args)
+    sections = [_data_section(find_recipe(name)) for name in known.config]
+    return [word for section in sections for word in ("--config", json.dumps({"data": section}))] + rest
+
+
+def _data_section(recipe: Path) -> object:
+    content = _read_yaml(recipe)
+    if not isinstance(content, dict) or "data" not in content:
+        raise ValueError(f"-c {recipe}: the recipe has no section 'data'")
+    section = content["data"]
+    if isinstance(section, str) and (recipe.parent / section).is_file():  # a path in a recipe is relative to it
+        return _read_yaml(recipe.parent / section)
+    return section
+
+
+def _read_yaml(path: Path) -> object:
+    try:
+        content: object = get_loader("yaml")(path.read_text(encoding="utf-8"))
+    except Exception as error:  # a YAML library's errors have no base that jsonargparse names
+        raise ValueError(f"-c {path}: this is no YAML file ({error})") from None
+    return content
+
+
+def _print(report: DataReport, seconds: float) -> None:
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=_WIDTH_OF_A_FILE)
+    if report.splits:
+        console.print(_histogram(report))
+    if report.problems:
+        console.print(_problems(report.problems))
+    pairs = sum(counts.pairs for counts in report.splits.values())
+    errors, warnings = report.count("error"), report.count("warning")
+    more = " (--json lists every file)" if any(len(p.files) > _FILES_SHOWN for p in report.problems) else ""
+    summary = f"{report.root}: {errors} error(s), {warnings} warning(s) in {pairs} pairs, {seconds:.1f} s{more}"
+    console.print(summary, markup=False, soft_wrap=True)
+
+
+def _histogram(report: DataReport) -> Table:
+    """A row per class, two columns per split."""
+    table = Table(title="Share of labelled pixels, and masks that hold the class", title_justify="left")
+    table.add_column("class", overflow="fold")
+    for split in report.splits:
+        table.add_column(f"{split} pixels", justify="right")
+        table.add_column("masks", justify="right")
+    for index, name in enumerate(report.class_names):
+        row = [escape(name)]
+        for counts in report.splits.values():
+            labelled = sum(counts.class_pixels)
+            share = counts.class_pixels[index] / labelled if labelled else 0
+            row += [f"{share:.3%}" if counts.class_images[index] else "-", str(counts.class_images[index])]
+        table.add_row(*row)
+    table.add_section()
+    row = ["ignored, of all pixels and masks"]
+    for counts in report.splits.values():
+        row += [f"{counts.ignored / counts.pixels:.3%}" if counts.pixels else "-", str(counts.pairs)]
+    table.add_row(*row)
+    return table
+
+
+def _problems(problems: Sequence[Problem]) -> Table:
+    table = Table(title="Problems", title_justify="left", show_lines=True)
+    table.add_column("")
+    table.add_column("kind")
+    table.add_column("split")
+    table.add_column("what", overflow="fold")
+    for problem in problems:
+        lines = [problem.message]
+        lines += [f"  {path}" + (f": {detail}" if detail else "") for path, detail in problem.files[:_FILES_SHOWN]]
+        if len(problem.files) > _FILES_SHOWN:
+            lines.append(f"  and {len(problem.files) - _FILES_SHOWN} more")
+        colour = "red" if problem.severity == "error" else "yellow"
+        table.add_row(f"[{colour}]{problem.severity}[/]", problem.kind, problem.split, escape("\n".join(lines)))
+    return table

@@ -1,0 +1,223 @@
+"""Reading a whole data set for what would disturb a training; nothing is ever changed."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from torch.utils.data import DataLoader
+
+from flatten_dense.data.base import Split
+from flatten_dense.data.data_report import DataReport, Problem, SplitCounts
+from flatten_dense.data.images import DataError, first_few
+from flatten_dense.data.pair_facts import PairFacts, PairInspection
+from flatten_dense.data.segmentation import SegmentationDataModule, describe_labels
+from flatten_dense.structures import LabelSpace, unpack_colour
+
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+_KINDS = {
+    "image(s) without a mask": "no mask",
+    "mask(s) without an image": "no photo",
+    "image(s) of a stem that another has": "same name",
+    "mask(s) of a stem that another has": "same name",
+    "name(s) in the list without a file": "not found",
+    "name(s) twice in the list": "listed twice",
+}
+_FEW_PAIRS = 64  # for fewer, starting processes takes longer than reading
+_COMMON_ZERO = 0.1  # of the masks
+_MUCH_IGNORED = 0.5  # of a split's pixels
+_MOST_VALUES = 20  # rows of a table about values or colours that are no class
+
+
+def check_data(
+    data: SegmentationDataModule, progress: Callable[[int, int], object] = lambda done, total: None
+) -> DataReport:
+    """Read every file of every split.
+
+    Splits that are the same folder are read once. A test split that is not there is only worth a warning.
+
+    Args:
+        data: says where the files are and what they mean; its ``num_workers`` processes read them if there are many.
+        progress: called with the pairs read and all pairs.
+    """
+    problems: list[Problem] = []
+    labels = _labels(data, problems)
+    samples = [(split, *pair) for split in _different_splits(data) for pair in _pairs(data, split, problems)]
+    facts: list[PairFacts] = []
+    for pair in _read(samples, labels, data.num_workers):
+        facts.append(pair)
+        progress(len(facts), len(samples))
+    report = DataReport(str(data.root), labels.class_names if labels else ())
+    for split in dict.fromkeys(pair.split for pair in facts):
+        own = [pair for pair in facts if pair.split == split]
+        problems += _unreadable(split, own)
+        problems += _sizes(split, own)
+        report.splits[split] = counts = _counts(own, len(report.class_names))
+        if labels is not None:
+            problems += _outside(split, own, labels)
+            problems += _unlabelled(split, own, counts)
+    problems += _duplicates(facts)
+    problems += _classes(report)
+    report.problems = sorted(problems, key=lambda problem: problem.severity)
+    return report
+
+
+def _labels(data: SegmentationDataModule, problems: list[Problem]) -> LabelSpace | None:
+    try:
+        return data.labels
+    except ValueError as error:
+        problems.append(Problem("classes", "error", "", f"{error}. The values of the masks were not judged"))
+        return None
+
+
+def _different_splits(data: SegmentationDataModule) -> list[Split]:
+    """The splits, without one that only another name stands for."""
+    first_of: dict[str, Split] = {}
+    for split in SPLITS:
+        first_of.setdefault(data.folders[split], split)
+    return list(first_of.values())
+
+
+def _pairs(data: SegmentationDataModule, split: Split, problems: list[Problem]) -> list[tuple[Path, Path]]:
+    try:
+        pairing = data.find_pairs(split)
+    except DataError as error:
+        problems.append(Problem("folder", "warning" if split == "test" else "error", split, str(error)))
+        return []
+    for what, items in pairing.problems().items():
+        problems.append(
+            Problem(_KINDS[what], "error", split, f"{len(items)} {what}", tuple((str(item), "") for item in items))
+        )
+    return pairing.samples
+
+
+def _read(
+    samples: Sequence[tuple[str, Path, Path]], labels: LabelSpace | None, num_workers: int
+) -> Iterator[PairFacts]:
+    inspection = PairInspection(samples, labels)
+    workers = num_workers if len(samples) > _FEW_PAIRS else 0
+    for batch in DataLoader(inspection, batch_size=4, num_workers=workers, collate_fn=list):
+        yield from batch
+
+
+def _unreadable(split: str, facts: list[PairFacts]) -> Iterator[Problem]:
+    photos = tuple((pair.photo, pair.photo_error) for pair in facts if pair.photo_error)
+    masks = tuple((pair.mask, pair.mask_error) for pair in facts if pair.mask_error)
+    for what, files in (("photo(s)", photos), ("mask(s)", masks)):
+        if files:
+            yield Problem("unreadable", "error", split, f"{len(files)} {what} cannot be read", files)
+
+
+def _sizes(split: str, facts: list[PairFacts]) -> Iterator[Problem]:
+    swapped: list[tuple[str, str]] = []
+    others: list[tuple[str, str]] = []
+    for pair in facts:
+        photo, mask = pair.photo_size, pair.mask_size
+        if photo is None or mask is None or photo == mask:
+            continue
+        detail = f"{photo[0]}x{photo[1]}, its mask {mask[0]}x{mask[1]}"
+        (swapped if photo == mask[::-1] else others).append((pair.photo, detail))
+    if others:
+        yield Problem(
+            "size",
+            "error",
+            split,
+            f"{len(others)} photo(s) with a mask of another size; make it the photo's",
+            tuple(others),
+        )
+    if swapped:
+        message = (
+            f"{len(swapped)} photo(s) with a mask whose sides are swapped: photos are turned upright by their EXIF "
+            "tag, so the mask must be upright too"
+        )
+        yield Problem("swapped sides", "error", split, message, tuple(swapped))
+
+
+def _counts(facts: list[PairFacts], num_classes: int) -> SplitCounts:
+    read = [pair for pair in facts if pair.mask_size]
+    classes = range(num_classes)
+    return SplitCounts(
+        pairs=len(facts),
+        pixels=sum(width * height for width, height in (pair.mask_size for pair in read if pair.mask_size)),
+        ignored=sum(pair.ignored for pair in read),
+        class_pixels=[sum(pair.class_pixels[index] for pair in read) for index in classes],
+        class_images=[sum(pair.class_pixels[index] > 0 for pair in read) for index in classes],
+    )
+
+
+def _outside(split: str, facts: list[PairFacts], labels: LabelSpace) -> Iterator[Problem]:
+    found: dict[int, list[PairFacts]] = defaultdict(list)
+    for pair in facts:
+        for value in pair.outside:
+            found[value].append(pair)
+    pixels = {value: sum(pair.outside[value][0] for pair in pairs) for value, pairs in found.items()}
+    # Blended borders give thousands of colours: the frequent ones say enough.
+    for value in sorted(found, key=lambda value: -pixels[value])[:_MOST_VALUES]:
+        what = f"the colour {unpack_colour(value)}" if labels.colour_masks else f"the value {value}"
+        files = []
+        for pair in found[value]:
+            count, (column, row) = pair.outside[value]
+            files.append((pair.mask, f"{count} pixels, first at column {column} of row {row}"))
+        message = (
+            f"{what} is no class: {pixels[value]} pixels in {len(files)} mask(s); expected {describe_labels(labels)}"
+        )
+        yield Problem("values", "error", split, message, tuple(files))
+    if len(found) > _MOST_VALUES:
+        yield Problem("values", "error", split, f"{len(found) - _MOST_VALUES} further values are no class either")
+    read = [pair for pair in facts if pair.mask_size]
+    with_zero = sum(pair.class_pixels[0] > 0 for pair in read)
+    counts_from_one = (
+        labels.label_map is None and not labels.reduce_zero_label and max(found, default=0) == labels.num_classes
+    )
+    if counts_from_one and with_zero >= _COMMON_ZERO * len(read):
+        message = (
+            f"the value {labels.num_classes} occurs and 0 is common ({with_zero} of {len(read)} masks): you want "
+            "zero-label reduction, --data.reduce_zero_label true"
+        )
+        yield Problem("zero label", "error", split, message)
+
+
+def _unlabelled(split: str, facts: list[PairFacts], counts: SplitCounts) -> Iterator[Problem]:
+    empty = [pair for pair in facts if pair.mask_size and not any(pair.class_pixels)]
+    if empty:
+        files = tuple((pair.mask, "") for pair in empty)
+        yield Problem("nothing labelled", "warning", split, f"{len(files)} mask(s) without a labelled pixel", files)
+    if counts.ignored > _MUCH_IGNORED * counts.pixels:
+        share = counts.ignored / counts.pixels
+        yield Problem("ignored", "warning", split, f"{share:.0%} of the pixels are ignored: neither learned nor scored")
+
+
+def _duplicates(facts: list[PairFacts]) -> Iterator[Problem]:
+    same: dict[str, list[PairFacts]] = defaultdict(list)
+    for pair in facts:
+        if pair.digest:
+            same[pair.digest].append(pair)
+    across: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    within: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    for first, *others in same.values():
+        for other in others:
+            splits = dict.fromkeys((first.split, other.split))
+            group = within if len(splits) == 1 else across
+            group[" and ".join(splits)].append((other.photo, f"the same pixels as {first.photo}"))
+    for names, files in across.items():
+        message = f"{len(files)} photo(s) are in both {names}: scores there are not those of unseen photos"
+        yield Problem("in two splits", "error", names, message, tuple(files))
+    for name, files in within.items():
+        yield Problem("twice", "warning", name, f"{len(files)} photo(s) repeat another of the split", tuple(files))
+
+
+def _classes(report: DataReport) -> Iterator[Problem]:
+    occurs = {split: {i for i, n in enumerate(counts.class_images) if n} for split, counts in report.splits.items()}
+    if not occurs:
+        return
+    anywhere = set().union(*occurs.values())
+    never = [name for index, name in enumerate(report.class_names) if index not in anywhere]
+    if never:
+        yield Problem("class absent", "warning", "", f"{len(never)} class(es) occur nowhere: {first_few(never)}")
+    learned = occurs.get("train", anywhere)  # a train split that cannot be read is a problem of its own
+    for split in occurs:
+        unseen = [report.class_names[index] for index in sorted(occurs[split] - learned)]
+        if unseen:
+            message = f"{len(unseen)} class(es) never occur in train, so they cannot be learned: {first_few(unseen)}"
+            yield Problem("class untrained", "warning", split, message)
