@@ -5,10 +5,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import timm
+from timm.layers.patch_embed import PatchEmbed
 from torch import Tensor, nn
 
 from flatten_dense.backbones.dense_maps import DenseMaps
 from flatten_dense.layers import Size
+
+# What lets timm's transformers take images of other sizes than their own; most models take any and know neither word.
+_ANY_SIZE: tuple[dict[str, Any], ...] = ({"dynamic_img_size": True}, {"strict_img_size": False})
 
 
 class TimmBackbone(nn.Module):
@@ -16,6 +20,10 @@ class TimmBackbone(nn.Module):
 
     Of our own families, PVTv2's maps are normalised by its own norms; Swin's and CSwin's by a LayerNorm per map, the
     last of which is the pretrained one; PVT's and DeiT's are as the blocks leave them.
+
+    Timm's plain and Swin transformers are built to take any size of image, too: encodings are resized, and images
+    padded at the right and bottom to whole patches. A plain transformer gives several maps of one stride: choose the
+    last by ``out_indices=(-1,)``, and give it :class:`flatten_dense.necks.SimplePyramid`.
 
     Args:
         name: a name of timm's registry, ``flatten_pvt_tiny`` or ``resnet18``, with or without a pretrained tag.
@@ -26,7 +34,7 @@ class TimmBackbone(nn.Module):
 
     Attributes:
         channels: of each map.
-        strides: of each map; it is ceil(H / stride) x ceil(W / stride) for models that take any size.
+        strides: of each map; it is ceil(H / stride) x ceil(W / stride), of some models of timm (ConvNeXt) rounded down.
 
     Raises:
         ValueError: for an unknown name, an argument that the model does not take, or weights that do not exist.
@@ -42,6 +50,7 @@ class TimmBackbone(nn.Module):
     ) -> None:
         super().__init__()
         _check_name(name)
+        self._name = name
         arguments = dict(options or {})
         if drop_path_rate:
             arguments["drop_path_rate"] = drop_path_rate
@@ -50,7 +59,7 @@ class TimmBackbone(nn.Module):
             _check_order(arguments["out_indices"])
         own: dict[str, Any] = {"dense_maps": True} if _is_own(name) else {}
         try:
-            self.body = timm.create_model(name, pretrained=pretrained, features_only=True, **own, **arguments)
+            self.body = _create(name, pretrained=pretrained, features_only=True, **own, **arguments)
         except (TypeError, IndexError, RuntimeError, AssertionError) as error:
             raise ValueError(
                 f"timm cannot build backbone {name!r} with pretrained={pretrained}, options={arguments}: {error}"
@@ -58,7 +67,8 @@ class TimmBackbone(nn.Module):
         info: Any = self.body.feature_info
         self.channels: tuple[int, ...] = tuple(info.channels())
         self.strides: tuple[int, ...] = tuple(info.reduction())
-        self._to_nchw = _converter(name, str(getattr(self.body.output_fmt, "value", self.body.output_fmt)))
+        output_format: Any = getattr(self.body, "output_fmt", "NCHW")  # convolutional models may not say
+        self._to_nchw = _converter(name, str(getattr(output_format, "value", output_format)))
 
     def forward(self, images: Tensor, image_sizes: Sequence[Size] | None = None) -> list[Tensor]:
         """Map normalised images to one ``[B, channels[i], h, w]`` per stage.
@@ -72,13 +82,35 @@ class TimmBackbone(nn.Module):
             ValueError: for images or sizes that the model cannot take.
         """
         if image_sizes is None:
-            return [self._to_nchw(feature) for feature in self.body(images)]
+            try:
+                return [self._to_nchw(feature) for feature in self.body(images)]
+            except AssertionError as error:  # timm's word for a size that a model cannot take
+                height, width = images.shape[-2:]
+                raise ValueError(
+                    f"backbone {self._name!r} cannot take images of {width}x{height} pixels ({error}): train, evaluate "
+                    "and predict at a size that it takes, or choose another backbone"
+                ) from error
         if not isinstance(self.body, DenseMaps):
             raise ValueError(
                 "image_sizes keep the images of a padded batch apart, which only FLatten backbones can; leave them out"
             )
         maps: list[Tensor] = self.body(images, image_sizes)
         return maps
+
+
+def _create(name: str, **arguments: Any) -> nn.Module:  # noqa: ANN401 - timm's
+    """Create a timm model that takes any size of image, if it can."""
+    for option in () if _is_own(name) else _ANY_SIZE:
+        try:
+            body = timm.create_model(name, **{**option, **arguments})
+        except TypeError as error:
+            if not any(word in str(error) for word in option):
+                raise
+        else:
+            for embed in (module for module in body.modules() if isinstance(module, PatchEmbed)):
+                embed.dynamic_img_pad = True
+            return body
+    return timm.create_model(name, **arguments)
 
 
 def _check_order(out_indices: tuple[int, ...]) -> None:

@@ -13,8 +13,7 @@ class SimplePyramid(nn.Module):
     doubling the map and halving its channels; a coarser one by 2x2 max-pooling. Every level then passes a 1x1 and a 3x3
     convolution, each with LayerNorm over the channels.
 
-    For FLatten-DeiT, and for timm's vision transformers with ``out_indices=(-1,)`` of their TimmBackbone. Those take
-    one size of image unless ``options={"dynamic_img_size": True, "dynamic_img_pad": True}`` lets them take any.
+    For FLatten-DeiT, and for timm's plain vision transformers with ``out_indices=(-1,)`` of their TimmBackbone.
 
     Args:
         in_channels: channels of the map, in a list of one.

@@ -14,6 +14,7 @@ SMALL_SWIN = {"img_size": (64, 96), "window_size": 2, "depths": (1, 1, 1, 1)}
         ("resnet18", {}, (2, 4, 8, 16, 32)),
         ("convnext_atto", {}, (4, 8, 16, 32)),
         ("swin_tiny_patch4_window7_224", SMALL_SWIN, (4, 8, 16, 32)),
+        ("mobilenetv3_small_050", {}, (2, 4, 8, 16, 32)),
     ],
 )
 def test_gives_nchw_maps_of_the_stated_channels_and_strides(name, options, strides):
@@ -51,6 +52,36 @@ def test_channels_and_strides_are_those_of_the_maps(micro, out_indices):
     assert [(x.shape[1], 64 // x.shape[2], 128 // x.shape[3]) for x in maps] == [
         (c, s, s) for c, s in zip(backbone.channels, backbone.strides, strict=True)
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "sizes"),
+    [
+        ("vit_tiny_patch16_224", {"depth": 1}, [(5, 7)]),
+        ("vit_small_patch14_dinov2", {"depth": 1}, [(6, 8)]),
+        ("swin_tiny_patch4_window7_224", {"depths": (1, 1, 1, 1)}, [(3, 4)]),
+        ("swinv2_tiny_window8_256", {"depths": (1, 1, 1, 1)}, [(3, 4)]),
+    ],
+)
+def test_transformers_of_one_size_take_any(name, options, sizes):
+    backbone = TimmBackbone(name, out_indices=(-1,), options=options)
+    assert [tuple(x.shape[-2:]) for x in backbone(torch.randn(1, 3, 75, 101))] == sizes
+
+
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "swin_tiny_patch4_window7_224"])
+def test_taking_any_size_changes_nothing_at_the_own_size(name):
+    arguments = {"features_only": True, "out_indices": (-1,)}
+    backbone, plain = TimmBackbone(name, out_indices=(-1,)).eval(), timm.create_model(name, **arguments).eval()
+    plain.load_state_dict(backbone.body.state_dict())
+    images = torch.randn(1, 3, 224, 224)
+    theirs = plain(images)[0]
+    torch.testing.assert_close(backbone.body(images)[0], theirs)
+
+
+def test_a_size_that_a_model_cannot_take_is_a_value_error():
+    backbone = TimmBackbone("cait_xxs24_224", out_indices=(-1,))
+    with pytest.raises(ValueError, match=r"'cait_xxs24_224' cannot take images of 101x75 pixels \(Input height"):
+        backbone(torch.randn(1, 3, 75, 101))
 
 
 def test_same_weights_as_the_plain_model():

@@ -88,7 +88,7 @@ def test_options_out_of_range_are_refused(options: dict, message: str) -> None:
 
 
 def test_a_plain_transformer_of_timm_takes_any_size() -> None:
-    options = {"dynamic_img_size": True, "dynamic_img_pad": True, "depth": 2, "embed_dim": 24, "num_heads": 2}
+    options = {"depth": 2, "embed_dim": 24, "num_heads": 2}
     backbone = TimmBackbone("vit_tiny_patch16_224", out_indices=(-1,), options=options)
     neck = SimplePyramid(backbone.channels, backbone.strides, out_channels=8)
     assert neck.strides == (4, 8, 16, 32)
