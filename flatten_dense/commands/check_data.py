@@ -91,7 +91,7 @@ def _print(report: DataReport, seconds: float) -> None:
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=_WIDTH_OF_A_FILE)
-    if report.splits:
+    if report.splits and report.class_names:
         console.print(_histogram(report))
     if report.problems:
         console.print(_problems(report.problems))

@@ -211,6 +211,15 @@ def test_reading_writes_nothing(ade_root):
     assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == before
 
 
+def test_ade20k_as_downloaded_needs_no_option_but_the_zero_label(ade_root):
+    root = ade_root(classes=False)
+    rows = [f"{index}\t0.1\t5\t5\tname {index}, other name\n" for index in range(1, 151)]
+    (root / "objectInfo150.txt").write_text("Idx\tRatio\tTrain\tVal\tName\n" + "".join(rows))
+    write_mask(root, np.tile(np.array([0, 1, 150, 7], dtype=np.uint8), (12, 4)))
+    mask = first_sample(root, reduce_zero_label=True)["mask"]
+    assert mask[0, :4].tolist() == [255, 0, 149, 6]
+
+
 @pytest.mark.skipif(not CAMVID.is_dir(), reason="needs the CamVid data beside the checkout")
 def test_real_street_scenes_load():
     options = {"train_scale": (320, 240), "crop_size": (180, 240), "eval_scale": (320, 240)}

@@ -46,6 +46,13 @@ def test_recipe_leaves_out_what_only_training_needs(fitted):
     assert "pretrained" not in arguments["backbone"]
 
 
+def test_recipe_does_not_ask_for_the_files_that_its_labels_came_from(changed):
+    def name_files(checkpoint):
+        checkpoint["flatten_dense"]["recipe"]["data"]["init_args"].update(classes="gone.txt", label_map="gone.csv")
+
+    assert not {"classes", "label_map"} & set(read_recipe(changed(name_files))["data"]["init_args"])
+
+
 def test_missing_checkpoint(tmp_path):
     with pytest.raises(ValueError, match=r"nowhere.ckpt: there is no such checkpoint"):
         read_checkpoint(tmp_path / "nowhere.ckpt")
