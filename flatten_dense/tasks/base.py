@@ -14,7 +14,7 @@ from flatten_dense.optim import PolySchedule, parameter_groups
 from flatten_dense.structures import InputFormat, LabelSpace
 
 CHECKPOINT_KEY = "flatten_dense"
-CHECKPOINT_FORMAT = 1
+CHECKPOINT_FORMAT = 2
 
 
 class BaseTask(LightningModule):

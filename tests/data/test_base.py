@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.utils.data import Dataset
 
-from flatten_dense.data.base import BaseDataModule, collate_lists
+from flatten_dense.data.base import BaseDataModule, UnrepeatedSampler, collate_lists
 from flatten_dense.structures import InputFormat, LabelSpace, Normalization, default_palette
 
 
@@ -70,7 +70,7 @@ def test_set_smaller_than_a_batch_is_one_batch():
 @pytest.mark.parametrize(("processes", "full"), [(2, True), (3, False)])
 def test_incomplete_batches_stay_when_a_process_has_no_full_one(processes, full):
     data = ready(length=10, batch_size=4)
-    data.trainer = SimpleNamespace(world_size=processes)
+    data.trainer = SimpleNamespace(world_size=processes, global_rank=0)
     assert data.train_dataloader().drop_last is full
 
 
@@ -133,3 +133,10 @@ def test_workers_draw_different_numbers_and_a_seed_repeats_them():
     assert len(set(first)) == 8
     assert draw(1) == first
     assert draw(2) != first
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3])
+def test_processes_share_an_evaluation_set_without_repeating(processes):
+    samplers = [UnrepeatedSampler(range(7), processes, rank) for rank in range(processes)]
+    assert sorted(index for sampler in samplers for index in sampler) == list(range(7))
+    assert [len(list(sampler)) for sampler in samplers] == [len(sampler) for sampler in samplers]
