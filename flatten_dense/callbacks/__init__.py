@@ -1,7 +1,17 @@
-"""What a run leaves behind beside its checkpoints: pictures, curves, metrics.json, predictions."""
+"""What a run leaves behind beside its checkpoints: pictures, curves, tables, metrics.json, predictions."""
 
+from flatten_dense.callbacks.evaluation_report import EvaluationReport
 from flatten_dense.callbacks.metrics_file import MetricsFile, weights_hash
 from flatten_dense.callbacks.pictures import CurvePlotter, PredictionPlotter
 from flatten_dense.callbacks.predictions import PredictionWriter
+from flatten_dense.callbacks.worst_images import WorstImages
 
-__all__ = ["CurvePlotter", "MetricsFile", "PredictionPlotter", "PredictionWriter", "weights_hash"]
+__all__ = [
+    "CurvePlotter",
+    "EvaluationReport",
+    "MetricsFile",
+    "PredictionPlotter",
+    "PredictionWriter",
+    "WorstImages",
+    "weights_hash",
+]

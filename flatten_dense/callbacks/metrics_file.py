@@ -2,21 +2,21 @@
 
 import hashlib
 import json
-import math
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning import Callback, LightningModule, Trainer
+from lightning import LightningModule, Trainer
 from torch import nn
 
-from flatten_dense.metrics.segmentation import PROTOCOL, SegmentationScores
+from flatten_dense.callbacks.best_evaluation import BestEvaluation
+from flatten_dense.metrics import SegmentationScores, scores_as_dict
 from flatten_dense.structures import LabelSpace
 
 
-class MetricsFile(Callback):
+class MetricsFile(BestEvaluation):
     """Write `metrics.json`: of the best validation in a fit, of the set evaluated otherwise.
 
     Args:
@@ -29,52 +29,20 @@ class MetricsFile(Callback):
     def __init__(
         self, path: Path, scores: Callable[[], SegmentationScores | None], labels: LabelSpace, facts: dict[str, Any]
     ) -> None:
+        super().__init__(scores)
         self.path = path
-        self.scores = scores
         self.labels = labels
         self.facts = facts
-        self.best = -math.inf
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the file; in a fit, if these are the best scores of the run so far."""
-        scores = self.scores()
-        if scores is None or trainer.sanity_checking:
-            return
-        if trainer.state.fn == "fit" and not scores.mIoU > self.best:
-            return
-        self.best = scores.mIoU
-        self._write(trainer, pl_module, scores)
-
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def write(self, trainer: Trainer, pl_module: LightningModule, scores: SegmentationScores) -> None:
         """Write the file."""
-        scores = self.scores()
-        if scores is not None:
-            self._write(trainer, pl_module, scores)
-
-    def state_dict(self) -> dict[str, Any]:
-        """The best so far, so that a resumed run does not replace it by a worse one."""
-        return {"best": self.best}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the best so far."""
-        self.best = state_dict["best"]
-
-    def _write(self, trainer: Trainer, module: nn.Module, scores: SegmentationScores) -> None:
         if not trainer.is_global_zero:
             return
-        per_class = {
-            name: {"IoU": _number(iou), "Acc": _number(acc)}
-            for name, iou, acc in zip(self.labels.class_names, scores.iou.tolist(), scores.acc.tolist(), strict=True)
-        }
         content = {
-            "mIoU": _number(scores.mIoU),
-            "mAcc": _number(scores.mAcc),
-            "aAcc": _number(scores.aAcc),
-            "per_class": per_class,
-            "protocol": PROTOCOL,
+            **scores_as_dict(scores, self.labels.class_names),
             **self.facts,
             "step": trainer.global_step,
-            "weights_sha256": weights_hash(module),
+            "weights_sha256": weights_hash(pl_module),
             "versions": {name: version(name) for name in ("flatten-dense", "torch", "lightning", "timm")},
         }
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -88,8 +56,3 @@ def weights_hash(module: nn.Module) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
-
-
-def _number(value: float) -> float | None:
-    # JSON has no NaN: a class that occurs nowhere has null.
-    return None if math.isnan(value) else float(value)

@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
+from flatten_dense.callbacks.photo import photo_of
 from flatten_dense.structures import InputFormat, LabelSpace
 from flatten_dense.visualization import plot_curves, prediction_sheet
 
@@ -69,10 +69,8 @@ class PredictionPlotter(Callback):
         if (batch_idx * rows) % int(num_batches) >= rows:
             return
         mask = batch["mask"][0]
-        photo = self.input_format.normalization.undo(batch["image"][0])
-        photo = F.interpolate(photo[None].float(), size=mask.shape, mode="bilinear", antialias=True)[0].byte()
-        path = Path(batch["path"][0]).name
-        self._rows.append((photo.cpu(), mask.cpu(), predictions[0].cpu(), path))
+        photo = photo_of(batch["image"][0], self.input_format, mask.shape)
+        self._rows.append((photo, mask.cpu(), predictions[0].cpu(), Path(batch["path"][0]).name))
 
     def _draw(self, trainer: Trainer, name: str) -> None:
         rows, self._rows = self._rows, []

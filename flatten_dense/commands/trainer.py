@@ -16,7 +16,14 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import cuda
 
 from flatten_dense import heads, losses, necks  # noqa: F401 - so that recipes can name their classes
-from flatten_dense.callbacks import CurvePlotter, MetricsFile, PredictionPlotter, PredictionWriter
+from flatten_dense.callbacks import (
+    CurvePlotter,
+    EvaluationReport,
+    MetricsFile,
+    PredictionPlotter,
+    PredictionWriter,
+    WorstImages,
+)
 from flatten_dense.commands.configuration import with_recipes
 from flatten_dense.commands.runs import new_run, run_of, save_config
 from flatten_dense.data.ade20k import ADE20KDataModule  # noqa: F401
@@ -200,6 +207,8 @@ class TrainerCLI(LightningCLI):
         callbacks: list[Callback] = [
             PredictionPlotter(run / "pictures", task.labels, task.input_format),
             MetricsFile(run / "metrics.json", lambda: task.scores, task.labels, facts),
+            EvaluationReport(run, lambda: task.scores, task.labels),
+            WorstImages(run / "pictures" / "worst.png", lambda: task.scores, task.labels, task.input_format),
         ]
         if self.verb != "fit":
             facts["checkpoint"] = str(self._get(self.config, "ckpt_path"))
@@ -219,7 +228,14 @@ class TrainerCLI(LightningCLI):
         metrics = run / "metrics.json"
         if metrics.exists():
             rank_zero_info(_metrics_table(json.loads(metrics.read_text())))
-        for what, path in (("pictures", run / "pictures"), ("metrics", metrics), ("curves", run / "curves.png")):
+        written = {
+            "pictures": "pictures",
+            "metrics": "metrics.json",
+            "per class": "per_class.csv",
+            "curves": "curves.png",
+        }
+        for what, name in written.items():
+            path = run / name
             if path.exists():
                 rank_zero_info(f"{what:>11}: {path}")
         best = run / "checkpoints" / "best.ckpt"
@@ -236,10 +252,11 @@ def _metrics_table(metrics: dict[str, Any]) -> str:
     def percent(value: float | None) -> str:
         return "    -" if value is None else f"{100 * value:5.1f}"
 
-    width = max(len(name) for name in [*metrics["per_class"], "aAcc (pixels)"])
+    mean = f"mean ({metrics['protocol']})"
+    width = max(len(name) for name in [*metrics["per_class"], "aAcc (pixels)", mean])
     lines = [f"{'':{width}}   IoU %  Acc %"]
     lines += [f"{name:{width}}   {percent(c['IoU'])}  {percent(c['Acc'])}" for name, c in metrics["per_class"].items()]
-    lines.append(f"{'mean':{width}}   {percent(metrics['mIoU'])}  {percent(metrics['mAcc'])}")
+    lines.append(f"{mean:{width}}   {percent(metrics['mIoU'])}  {percent(metrics['mAcc'])}")
     lines.append(f"{'aAcc (pixels)':{width}}          {percent(metrics['aAcc'])}")
     return "\n".join(lines)
 

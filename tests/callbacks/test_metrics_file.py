@@ -23,7 +23,7 @@ def scores(prediction, truth):
     return confusion.compute()
 
 
-GOOD, BAD = scores([0, 1, 1], [0, 1, 1]), scores([1, 0, 0], [0, 1, 1])
+GOOD = scores([0, 1, 1], [0, 1, 1])
 
 
 @pytest.fixture
@@ -38,31 +38,27 @@ def test_metrics_are_fractions_with_null_for_absent_classes(metrics_file):
     callback.on_validation_end(trainer(), nn.Linear(1, 1))
     written = json.loads(callback.path.read_text())
     assert (written["mIoU"], written["aAcc"]) == (1.0, 1.0)
-    assert written["per_class"]["c"] == {"IoU": None, "Acc": None}
+    assert written["per_class"]["b"] == {
+        "IoU": 1.0,
+        "Acc": 1.0,
+        "precision": 1.0,
+        "truth_pixels": 2,
+        "predicted_pixels": 2,
+    }
+    assert written["per_class"]["c"]["IoU"] is None
     assert written["step"] == 7
-    assert written["protocol"] == "mmseg"
 
 
-def test_a_worse_validation_does_not_replace_the_best(metrics_file):
+def test_metrics_name_the_protocol_of_the_scores(metrics_file):
     callback, current = metrics_file
+    current.scores = GOOD._replace(protocol="detectron2")
     callback.on_validation_end(trainer(), nn.Linear(1, 1))
-    current.scores = BAD
-    callback.on_validation_end(trainer(global_step=9), nn.Linear(1, 1))
-    assert json.loads(callback.path.read_text())["step"] == 7
+    assert json.loads(callback.path.read_text())["protocol"] == "detectron2"
 
 
-def test_a_resumed_run_remembers_the_best(metrics_file):
+def test_only_one_process_writes(metrics_file):
     callback, _ = metrics_file
-    callback.on_validation_end(trainer(), nn.Linear(1, 1))
-    resumed = MetricsFile(callback.path, lambda: BAD, LABELS, {})
-    resumed.load_state_dict(callback.state_dict())
-    resumed.on_validation_end(trainer(global_step=9), nn.Linear(1, 1))
-    assert json.loads(callback.path.read_text())["step"] == 7
-
-
-def test_sanity_check_is_no_validation(metrics_file):
-    callback, _ = metrics_file
-    callback.on_validation_end(trainer(sanity_checking=True), nn.Linear(1, 1))
+    callback.on_validation_end(trainer(is_global_zero=False), nn.Linear(1, 1))
     assert not callback.path.exists()
 
 

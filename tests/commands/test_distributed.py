@@ -24,3 +24,5 @@ def test_two_processes_score_as_one_does(fitted, odd_set, tmp_path):
     assert len(two) == 1, "every process wrote its own"
     scores = [json.loads(path.read_text()) for path in (one, *two)]
     assert scores[0] == scores[1]
+    for name in ("per_class.csv", "pictures/worst.png"):
+        assert (one.parent / name).read_bytes() == (two[0].parent / name).read_bytes()

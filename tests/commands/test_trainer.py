@@ -29,6 +29,7 @@ def test_fit_leaves_what_is_promised(fitted):
     left = {path.relative_to(fitted.run).as_posix() for path in fitted.run.rglob("*") if path.is_file()}
     promised = {"config.yaml", "metrics.csv", "metrics.json", "curves.png", "checkpoints/best.ckpt"}
     promised |= {"checkpoints/last.ckpt", "pictures/validation_step_000002.png", "pictures/validation_step_000004.png"}
+    promised |= {"per_class.csv", "pictures/confusion.png", "pictures/worst.png"}
     assert promised <= left
     assert any(name.startswith("tensorboard/events.out") for name in left)
 

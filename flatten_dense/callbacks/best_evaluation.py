@@ -1,0 +1,50 @@
+"""When to write what a run says about its scores: after its best validation, and after every other evaluation."""
+
+import math
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+from lightning import Callback, LightningModule, Trainer
+
+from flatten_dense.metrics import SegmentationScores
+
+
+class BestEvaluation(Callback):
+    """Write something about an evaluation: in a fit, about its best validation, otherwise about the set evaluated.
+
+    Args:
+        scores: gives the scores of the evaluation that has just ended, the same in every process.
+    """
+
+    def __init__(self, scores: Callable[[], SegmentationScores | None]) -> None:
+        self.scores = scores
+        self.best = -math.inf
+
+    @abstractmethod
+    def write(self, trainer: Trainer, pl_module: LightningModule, scores: SegmentationScores) -> None:
+        """Write about the evaluation that has these scores; called in every process, but only one may write files."""
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write; in a fit, if these are the best scores of the run so far."""
+        scores = self.scores()
+        if scores is None or trainer.sanity_checking:
+            return
+        if trainer.state.fn == "fit" and not scores.mIoU > self.best:
+            return
+        self.best = scores.mIoU
+        self.write(trainer, pl_module, scores)
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write."""
+        scores = self.scores()
+        if scores is not None:
+            self.write(trainer, pl_module, scores)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best so far, so that a resumed run does not replace it by a worse one."""
+        return {"best": self.best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore the best so far."""
+        self.best = state_dict["best"]

@@ -1,0 +1,40 @@
+"""Scores as tables: by class, and as what a JSON file holds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from flatten_dense.metrics.segmentation import SegmentationScores
+
+
+def per_class_rows(scores: SegmentationScores, class_names: Sequence[str]) -> list[dict[str, Any]]:
+    """One row per class, in their order.
+
+    Returns:
+        Rows of ``class``; ``IoU``, ``Acc`` and ``precision`` as fractions, None where there is none; and
+        ``truth_pixels`` and ``predicted_pixels``, counted where there is a true label.
+    """
+    columns = {
+        "class": class_names,
+        "IoU": _numbers(scores.iou.tolist()),
+        "Acc": _numbers(scores.acc.tolist()),
+        "precision": _numbers(scores.precision.tolist()),
+        "truth_pixels": scores.truth_pixels.tolist(),
+        "predicted_pixels": scores.predicted_pixels.tolist(),
+    }
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def scores_as_dict(scores: SegmentationScores, class_names: Sequence[str]) -> dict[str, Any]:
+    """The scores as JSON holds them: ``mIoU``, ``mAcc``, ``aAcc``, ``per_class`` by name, and ``protocol``."""
+    m_iou, m_acc, a_acc = _numbers([scores.mIoU, scores.mAcc, scores.aAcc])
+    rows = per_class_rows(scores, class_names)
+    per_class = {row["class"]: {key: row[key] for key in row if key != "class"} for row in rows}
+    return {"mIoU": m_iou, "mAcc": m_acc, "aAcc": a_acc, "per_class": per_class, "protocol": scores.protocol}
+
+
+def _numbers(values: Sequence[float]) -> list[float | None]:
+    # JSON has no NaN: a class that does not count has null.
+    return [None if math.isnan(value) else value for value in values]

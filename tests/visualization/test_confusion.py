@@ -1,0 +1,78 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from flatten_dense.structures import LabelSpace, default_palette
+from flatten_dense.visualization import confusion_picture
+
+BLUE, RED, GREY = (8, 81, 156), (190, 18, 30), (226, 226, 226)
+
+
+def labels_of(num_classes: int) -> LabelSpace:
+    return LabelSpace(tuple(f"class {index}" for index in range(num_classes)), default_palette(num_classes))
+
+
+def drawn(counts: list[list[int]]) -> np.ndarray:
+    """The picture without what stands above the matrix and beside it."""
+    picture = confusion_picture(torch.tensor(counts), labels_of(len(counts)))
+    return np.asarray(picture)[86:, :-600]
+
+
+def count(pixels: np.ndarray, colour: tuple[int, int, int]) -> int:
+    return int((pixels == colour).all(-1).sum())
+
+
+def test_right_is_blue_and_wrong_is_red() -> None:
+    assert count(drawn([[5, 0], [0, 7]]), BLUE) == pytest.approx(2 * 84**2, rel=0.1)
+    assert count(drawn([[5, 0], [0, 7]]), RED) == 0
+    assert count(drawn([[0, 5], [7, 0]]), RED) == pytest.approx(2 * 84**2, rel=0.1)
+
+
+def test_truth_is_in_the_rows() -> None:
+    red_rows = (drawn([[5, 0], [7, 0]]) == RED).all(-1).any(1).nonzero()[0]
+    assert red_rows.min() >= 84
+
+
+def test_each_row_is_normalised_by_its_own_truth() -> None:
+    assert np.array_equal(drawn([[6, 2], [1, 1]])[:168], drawn([[6000, 2000], [5, 5]])[:168])
+
+
+def test_class_without_truth_is_grey() -> None:
+    assert count(drawn([[5, 0], [0, 0]]), GREY) > 2 * 83**2
+
+
+def test_unclassified_column_is_drawn_only_if_there_is_something_in_it() -> None:
+    labels = labels_of(2)
+    without, empty, filled = (
+        confusion_picture(torch.tensor(counts), labels)
+        for counts in ([[5, 0], [0, 5]], [[5, 0, 0], [0, 5, 0]], [[5, 0, 0], [0, 5, 1]])
+    )
+    assert without.tobytes() == empty.tobytes()
+    assert filled.width == empty.width + 84
+
+
+@pytest.mark.parametrize("num_classes", [2, 3, 11, 40, 150, 255])
+def test_every_number_of_classes_fits(num_classes: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    counts = torch.randint(100, (num_classes, num_classes + 1), generator=generator)
+    picture = confusion_picture(counts, labels_of(num_classes))
+    assert picture.width <= 2300
+    assert picture.height <= 1800
+
+
+def test_largest_shares_are_listed_first() -> None:
+    worst_last, worst_first = torch.diag(torch.tensor([10, 20, 30])), torch.diag(torch.tensor([10, 20, 30]))
+    worst_last[0, 1], worst_last[2, 1] = 1, 30
+    worst_first[2, 1] = 30
+    picture, alone = (confusion_picture(counts, labels_of(3)) for counts in (worst_last, worst_first))
+
+    def second_line(picture: Image.Image) -> bytes:
+        return picture.crop((picture.width - 580, 86 + 24, picture.width, 86 + 48)).tobytes()
+
+    assert second_line(picture) == second_line(alone)
+
+
+def test_a_matrix_of_other_classes_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"\(2, 2\), expected \(3, 3 or 4\)"):
+        confusion_picture(torch.zeros(2, 2), labels_of(3))
