@@ -135,7 +135,7 @@ def loader(options: argparse.Namespace) -> None:
     milliseconds = stage_milliseconds(dataset, options.images)
     total = sum(milliseconds.values())
     print(f"{machine(1)}; {options.images} images from {options.root}.\n")
-    print("| step | ms per image | share |\n|---|---|---|")
+    print("| step | ms of CPU per image | share |\n|---|---|---|")
     for name, own in milliseconds.items():
         print(f"| {name} | {own:.2f} | {own / total:.0%} |")
     print(f"| together | {total:.2f} | {1e3 / total:.1f} images/s |\n")
@@ -148,17 +148,17 @@ def loader(options: argparse.Namespace) -> None:
 
 
 def stage_milliseconds(dataset: SegmentationDataset, images: int) -> dict[str, float]:
-    """Mean time of reading a pair and of each step of its transform, in this process."""
+    """Mean CPU time of reading a pair and of each step of its transform, in this process."""
     seconds: Counter[str] = Counter()
     for number in range(images):
-        started = time.perf_counter()
+        started = time.thread_time()
         photo, mask = dataset.load(number % len(dataset))
-        seconds["read and check"] += time.perf_counter() - started
+        seconds["read and check"] += time.thread_time() - started
         pair = tv_tensors.Image(photo), tv_tensors.Mask(mask)
         for step in dataset.transform.pipeline.transforms:
-            started = time.perf_counter()
+            started = time.thread_time()
             pair = step(*pair)
-            seconds[type(step).__name__.strip("_")] += time.perf_counter() - started
+            seconds[type(step).__name__.strip("_")] += time.thread_time() - started
     return {name: 1e3 * own / images for name, own in seconds.items()}
 
 
