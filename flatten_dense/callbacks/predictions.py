@@ -107,5 +107,5 @@ class _Progress:
         left = (now - self._started) * (height - self._done) / self._done
         rank_zero_info(
             f"{self._photo.path.name}: {self._done:,} of {height:,} rows of {width:,} pixels, about {left / 60:.0f} "
-            "minutes left"
+            "min left"
         )

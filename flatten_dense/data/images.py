@@ -18,6 +18,9 @@ from flatten_dense.structures import LabelSpace
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
 _EXAMPLES = 5
+TO_TILED_TIFF = "rio convert IN OUT.tif --co tiled=true --co blockxsize=512 --co blockysize=512 --co compress=deflate"
+"""The command, of rasterio, that makes a tiled TIFF of an image of any size."""
+
 # Naming the decoders keeps Pillow from trying the others. JPEG includes MPO, which some cameras write.
 _PHOTO_FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP")
 
@@ -155,7 +158,10 @@ def _decode(
         reason = f"not a readable image; expected one of {known}. Replace or remove it"
     except Image.DecompressionBombError:
         limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)  # Pillow warns at the limit and refuses at twice the limit
-        reason = f"the image has more than {limit / 1e6:.0f} million pixels; make it smaller or cut it into tiles"
+        reason = (
+            f"the image has more than {limit / 1e6:.0f} million pixels; make it smaller or cut it into tiles. "
+            f"`predict` takes a tiled TIFF of any size: {TO_TILED_TIFF}"
+        )
     except Exception as error:  # on damaged data Pillow's decoders raise nearly anything
         reason = f"the image is damaged or cut short ({error}); replace or remove it"
     raise DataError(f"{path}: {reason}")

@@ -19,7 +19,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 from torch import Tensor
 
-from flatten_dense.data.images import DataError
+from flatten_dense.data.images import TO_TILED_TIFF, DataError
 from flatten_dense.data.transforms import SegmentationEvalTransform, resized_size
 from flatten_dense.structures import InputFormat
 
@@ -29,15 +29,13 @@ os.environ.setdefault("GDAL_CACHEMAX", "256")
 TIFF_SUFFIXES = (".tif", ".tiff")
 _LARGEST_BLOCK = 2**28
 _ORIENTATION = 274
-TO_TILED = "rio convert IN OUT.tif --co tiled=true --co blockxsize=512 --co blockysize=512 --co compress=deflate"
-"""The command, of rasterio, that makes a tiled TIFF of an image of any size."""
 
 
 class LargeTiff:
     """A TIFF that is read in windows.
 
-    8 or 16 bits; grey, palette, RGB, or RGB with a fourth channel that is dropped. As with other photos, 16-bit values
-    are scaled to 8 bits (65535 is 255).
+    8 or 16 bits; grey, palette, CMYK, RGB, or RGB with a fourth channel that is dropped. As with other photos, 16-bit
+    values are scaled to 8 bits (65535 is 255).
 
     Attributes:
         path: the file.
@@ -160,8 +158,6 @@ def _bands(dataset: Any, path: Path) -> Bands:  # noqa: ANN401 - rasterio ships 
     if dataset.dtypes[0] not in ("uint8", "uint16") or bits not in ("8", "16"):
         held = f"{bits}-bit" if bits not in ("8", "16") else dataset.dtypes[0]
         raise DataError(f"{path}: holds {held} values; expected 8 or 16 bits per channel, whole numbers from 0")
-    if ColorInterp.cyan in colours:
-        raise DataError(f"{path}: holds CMYK colours; a TIFF of this size must be RGB or grey. Convert it")
     rgb = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
     if all(colour in colours for colour in rgb):
         indexes = [colours.index(colour) + 1 for colour in rgb]
@@ -188,7 +184,7 @@ def _check_layout(dataset: Any, path: Path) -> None:  # noqa: ANN401 - rasterio 
     if block > _LARGEST_BLOCK:
         raise DataError(
             f"{path}: is stored in pieces of {width} x {height} pixels, each of which would have to be read as a "
-            f"whole; make a tiled TIFF of it: {TO_TILED}"
+            f"whole; make a tiled TIFF of it: {TO_TILED_TIFF}"
         )
     if _orientation(path) not in (None, 1):
         raise DataError(

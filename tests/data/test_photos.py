@@ -65,3 +65,35 @@ def test_an_unreadable_photo_does_not_stop_the_others(tmp_path):
 def test_missing_folder(tmp_path):
     with pytest.raises(DataError, match="nowhere"):
         PhotoDataModule(tmp_path / "nowhere").setup("predict")
+
+
+def test_a_tiff_above_the_limit_comes_as_a_handle(tmp_path):
+    write(tmp_path / "large.tif", (40, 30))
+    write(tmp_path / "large.png", (40, 30))
+    write(tmp_path / "small.tif", (20, 30))
+    module = PhotoDataModule(tmp_path, batch_size=3, num_workers=0)
+    module.max_pixels = 600
+    module.setup("predict")
+    (batch,) = module.predict_dataloader()
+    assert batch["name"] == ["large.png", "small"]
+    assert batch["large_name"] == ["large.tif"]
+    assert batch["large"][0].size == (30, 40)
+
+
+def test_a_handle_survives_a_worker_process(tmp_path):
+    write(tmp_path / "large.tif", (40, 30))
+    module = PhotoDataModule(tmp_path, num_workers=1)
+    module.max_pixels = 1
+    module.setup("predict")
+    (batch,) = module.predict_dataloader()
+    with batch["large"][0].open(InputFormat()) as image:
+        assert image.read(0, 0, 30, 40).shape == (3, 30, 40)
+
+
+def test_a_large_tiff_that_cannot_be_read_in_windows_does_not_stop_the_others(tmp_path):
+    Image.fromarray(np.zeros((30, 40), np.float32)).save(tmp_path / "heights.tif")
+    module = PhotoDataModule(tmp_path, num_workers=0)
+    module.max_pixels = 1
+    module.setup("predict")
+    (batch,) = module.predict_dataloader()
+    assert "float32" in batch["failed"][0]

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from flatten_dense.backbones import TimmBackbone
 from flatten_dense.inference import Inference, TensorImage, segment_batch
 from flatten_dense.inference.options import shared_pixels
 from flatten_dense.inference.rows import resize_rows
@@ -140,6 +141,26 @@ def test_from_tile_to_tile_logits_change_gradually():
     steps = row.diff()
     assert steps.min() >= 0
     assert steps.max() <= 4 / (shared_pixels(32) - 32 - 4) + 1e-6
+
+
+@torch.no_grad()
+def test_tiles_of_a_flatten_model_leave_no_seams():
+    torch.manual_seed(0)
+    backbone = TimmBackbone("flatten_pvt_test").eval()
+    image = photo(384, 384)
+
+    def predict(x: Tensor) -> Tensor:
+        return backbone(x)[0]
+
+    def seam(overlap: int) -> float:
+        """Largest mean step between columns of what tiles changed, relative to the usual one."""
+        logits = tiled_logits(predict, image, 192, overlap)
+        assert logits.isfinite().all()
+        steps = (logits - predict(image[None])[0]).diff(dim=2).abs().mean((0, 1))
+        return float(steps.max() / steps.median())
+
+    assert seam(64) < 1.6
+    assert seam(0) > 2.2
 
 
 @torch.no_grad()
