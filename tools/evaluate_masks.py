@@ -154,7 +154,7 @@ def _read(path: Path, coding: Coding, problems: dict[str, list[str]]) -> Tensor 
     mask = coding.to_classes(values)
     outside = values[mask >= coding.num_classes].unique().tolist()
     if outside:
-        problems["file(s) with other values"].append(f"{path} holds {first_few(outside)}")
+        problems["file(s) with other values"].append(f"{path} ({first_few(outside)})")
     return None if outside else mask
 
 

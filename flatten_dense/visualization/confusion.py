@@ -17,7 +17,7 @@ _MATRIX_SIDE, _LARGEST_CELL = 1500, 84
 _NUMBERED_CELL, _NAMED_CELL = 36, 9
 _NAME_WIDTH, _NAME_SIZE = 190, 15
 _MARGIN, _HEADER, _LINE = 20, 66, 24
-_MOST_LISTED, _LIST_WIDTH, _RATE_WIDTH, _PIXELS_WIDTH = 60, 560, 64, 120
+_MOST_LISTED, _LIST_WIDTH, _RATE_WIDTH, _PIXELS_WIDTH = 60, 580, 80, 120
 _KEY = (0.0, 0.01, 0.1, 0.5, 1.0)
 
 
@@ -41,7 +41,7 @@ def confusion_picture(confusion: Tensor, labels: LabelSpace) -> Image.Image:
         labels: names of the K classes.
 
     Returns:
-        A picture about 2300 pixels wide at most. Every class is named up to about 160 classes, every n-th beyond.
+        A picture about 2400 pixels wide at most. Every class is named up to about 160 classes, every n-th beyond.
 
     Raises:
         ValueError: if the matrix does not fit the number of classes.

@@ -156,7 +156,7 @@ def test_all_that_is_wrong_is_said_at_once(folders, tmp_path, capsys):
         "extra.png",
         "1 pair(s) of different sizes: size.png (2x1 and 3x1)",
         "1 file(s) with other values",
-        "value.png holds 7",
+        "value.png (7)",
         "2 file(s) that are no masks",
         "colour.png: the mask has 3 channels (RGB)",
         "damaged.png: not a readable image",
