@@ -59,7 +59,8 @@ def plain_words(error: Exception, args: Sequence[str] = ()) -> str:
         args: what the user gave, to name an option that was not understood.
     """
     message = getattr(error, "message", None) or str(error) or type(error).__name__
-    if isinstance(error, argparse.ArgumentError):
+    # What the constructor of an argument refuses, jsonargparse buries in the same list as a value of a wrong type.
+    if isinstance(error, argparse.ArgumentError) or message.startswith("Does not validate against any"):
         return _option_error(message, args)
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"{error.filename}: {error.strerror}"

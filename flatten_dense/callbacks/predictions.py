@@ -95,17 +95,18 @@ class _Progress:
     def __init__(self, photo: LargeTiff) -> None:
         self._photo = photo
         self._done = 0
-        self._started = self._reported = time.monotonic()
+        self._started = self._last = self._reported = time.monotonic()
 
     def add(self, rows: int) -> None:
-        self._done += rows
         now = time.monotonic()
-        if now - self._reported < _SECONDS_BETWEEN_REPORTS:
-            return
-        self._reported = now
-        height, width = self._photo.size
-        left = (now - self._started) * (height - self._done) / self._done
-        rank_zero_info(
-            f"{self._photo.path.name}: {self._done:,} of {height:,} rows of {width:,} pixels, about {left / 60:.0f} "
-            "min left"
-        )
+        if self._done and now - self._reported >= _SECONDS_BETWEEN_REPORTS:
+            self._reported = now
+            height, width = self._photo.size
+            # Rows come in bursts, one for each row of tiles: only up to the last one do rows and time belong together.
+            left = (self._last - self._started) * (height - self._done) / self._done - (now - self._last)
+            rank_zero_info(
+                f"{self._photo.path.name}: {self._done:,} of {height:,} rows of {width:,} pixels, "
+                f"about {max(left, 0) / 60:.0f} min left"
+            )
+        self._done += rows
+        self._last = now

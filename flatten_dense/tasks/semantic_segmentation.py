@@ -37,6 +37,8 @@ class SemanticSegmentationTask(BaseTask):
         auxiliary_head: a second head on the same maps, built as ``head``, that only training uses; or None.
         auxiliary_weight: factor of its loss.
         inference: whether images are taken whole, in sliding windows or in tiles, at which scales.
+        protocol: how classes that do not occur are averaged: ``mmseg``, ``sceneparsing`` (ADE20K's benchmark) or
+            ``detectron2``.
 
     Raises:
         ValueError: if a part does not fit the others.
@@ -57,6 +59,7 @@ class SemanticSegmentationTask(BaseTask):
         auxiliary_head: Callable[[Sequence[int], Sequence[int], int], SegmentationHead] | None = None,
         auxiliary_weight: float = 0.4,
         inference: Inference = Inference(),  # noqa: B008 - frozen
+        protocol: str = "mmseg",
     ) -> None:
         super().__init__(backbone, neck, labels, input_format, optimizer, no_decay, schedule, weights)
         parts = self.feature_channels, self.feature_strides, self.labels.num_classes
@@ -64,7 +67,7 @@ class SemanticSegmentationTask(BaseTask):
         self.auxiliary_head = auxiliary_head(*parts) if auxiliary_head else None
         self.auxiliary_weight = auxiliary_weight
         self.loss = loss or CrossEntropyLoss()
-        self.confusion = SegmentationConfusion(self.labels.num_classes, self.labels.ignore_index)
+        self.confusion = SegmentationConfusion(self.labels.num_classes, self.labels.ignore_index, protocol)
         self.inference = inference
         self.modes_used = ModesUsed()
         self.inference_used: dict[str, Any] = asdict(inference)

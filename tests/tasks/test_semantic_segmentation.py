@@ -2,8 +2,10 @@ from functools import partial
 
 import pytest
 import torch
+from PIL import Image
 
 from flatten_dense.backbones import TimmBackbone
+from flatten_dense.data.rasters import LargeTiff
 from flatten_dense.heads import SemanticFPNHead
 from flatten_dense.necks import FPN
 from flatten_dense.structures import InputFormat, LabelSpace, Normalization, default_palette
@@ -78,3 +80,14 @@ def test_segment_does_not_depend_on_the_training_mode(make_task):
     task = make_task(head=partial(SemanticFPNHead, channels=16, dropout=0.5))
     photo = torch.randint(0, 256, (3, 40, 40), dtype=torch.uint8)
     assert torch.equal(task.train().segment(photo), task.eval().segment(photo))
+
+
+def test_strips_of_a_large_tiff_run_in_the_precision_of_the_step(make_task, tmp_path):
+    Image.new("RGB", (100, 70)).save(tmp_path / "large.tif")
+    task, seen = make_task().eval(), []
+    task.backbone.register_forward_hook(lambda *_: seen.append(torch.is_autocast_enabled("cpu")))
+    batch = {"image": [], "size": [], "large": [LargeTiff(tmp_path / "large.tif")]}
+    with torch.autocast("cpu", torch.bfloat16):
+        (strips,) = task.predict_step(batch, 0)
+    assert sum(len(strip) for strip in strips) == 70
+    assert seen == [True]
