@@ -10,7 +10,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from PIL import Image
 from torch import Tensor
 
-from flatten_dense.data.images import DataError
+from flatten_dense.data.images import DataError, mask_image
 from flatten_dense.data.mask_tiff import MaskTiff, read_mask_preview
 from flatten_dense.data.rasters import LargeTiff
 from flatten_dense.structures import LabelSpace
@@ -54,8 +54,7 @@ class PredictionWriter(Callback):
         self.failed += batch["failed"]
         masks, streams = outputs[: len(batch["name"])], outputs[len(batch["name"]) :]
         for mask, photo, name in zip(masks, batch["photo"], batch["name"], strict=True):
-            values = self.labels.to_disk(mask.cpu())
-            self._save(Image.fromarray(values.numpy()), "masks", name)
+            self._save(mask_image(mask, self.labels), "masks", name)
             self._save_overlay(photo.cpu(), mask.cpu(), name)
             self.num_written += 1
         for strips, photo, name in zip(streams, batch["large"], batch["large_name"], strict=True):
@@ -74,7 +73,7 @@ class PredictionWriter(Callback):
                 mask.write(strip)
                 progress.add(len(strip))
         preview = photo.preview(PREVIEW_SIDE)
-        reduced = self.labels.from_disk(read_mask_preview(path, (preview.shape[-2], preview.shape[-1])))
+        reduced = read_mask_preview(path, (preview.shape[-2], preview.shape[-1]), self.labels)
         self._save_overlay(preview, reduced, name)
 
     def _save_overlay(self, photo: Tensor, mask: Tensor, name: str) -> None:

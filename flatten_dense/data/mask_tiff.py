@@ -6,8 +6,10 @@ import contextlib
 from pathlib import Path
 from types import TracebackType
 
+import numpy as np
 import rasterio
 import torch
+from numpy.typing import NDArray
 from rasterio.windows import Window
 from torch import Tensor
 
@@ -20,8 +22,9 @@ _BLOCK = 512
 class MaskTiff:
     """A mask written strip by strip beside its photo: tiled, compressed, with the photo's georeference.
 
-    The values are the data set's own; where the photo has no data the mask says "not labelled". The file gets its name
-    when it is complete; an exception inside the `with` block leaves nothing of it.
+    The values are the data set's own, with its colours beside them where its masks are colours; where the photo has no
+    data the mask says "not labelled". The file gets its name when it is complete; an exception inside the `with` block
+    leaves nothing of it.
 
     Args:
         path: the file to write.
@@ -35,7 +38,7 @@ class MaskTiff:
         self._photo = photo
         self._labels = labels
         self._stack = contextlib.ExitStack()
-        self._strips: list[Tensor] = []
+        self._strips: list[NDArray[np.integer]] = []
         self._top = 0
 
     def __enter__(self) -> MaskTiff:
@@ -50,7 +53,7 @@ class MaskTiff:
                 height=height,
                 width=width,
                 count=1,
-                dtype="uint8",
+                dtype=str(self._labels.to_disk(torch.zeros(1)).numpy().dtype),
                 crs=self._source.crs,
                 transform=self._source.transform,
                 nodata=self._unlabelled if has_gaps else None,
@@ -61,13 +64,15 @@ class MaskTiff:
                 bigtiff="if_safer",
             )
         self._target = self._stack.enter_context(target)
+        if self._labels.disk_palette is not None:
+            self._target.write_colormap(1, dict(enumerate(self._labels.disk_palette)))
         return self
 
     def write(self, strip: Tensor) -> None:
         """Add class indices ``[rows, W]`` below those that are there."""
-        self._strips.append(self._labels.to_disk(strip).cpu())
+        self._strips.append(self._labels.to_disk(strip).cpu().numpy())
         if sum(map(len, self._strips)) >= _BLOCK:
-            rows = torch.cat(self._strips)
+            rows = np.concatenate(self._strips)
             whole_blocks = len(rows) // _BLOCK * _BLOCK
             self._write(rows[:whole_blocks])
             self._strips = [rows[whole_blocks:]]
@@ -78,7 +83,7 @@ class MaskTiff:
         try:
             with self._stack:
                 if kind is None and self._strips:
-                    self._write(torch.cat(self._strips))
+                    self._write(np.concatenate(self._strips))
             if kind is None:
                 self._draft.replace(self.path)
         finally:
@@ -88,19 +93,20 @@ class MaskTiff:
     def _unlabelled(self) -> int:
         return int(self._labels.to_disk(torch.tensor(self._labels.ignore_index)))
 
-    def _write(self, rows: Tensor) -> None:
+    def _write(self, rows: NDArray[np.integer]) -> None:
         if not len(rows):
             return
         window = Window(0, self._top, rows.shape[1], len(rows))
         if self._source.nodata is not None:
             with damage_named(self._photo.path):
-                has_data = torch.from_numpy(self._source.dataset_mask(window=window)) > 0
-            rows = torch.where(has_data, rows, self._unlabelled)
-        self._target.write(rows.numpy(), 1, window=window)
+                has_data = self._source.dataset_mask(window=window) > 0
+            rows = np.where(has_data, rows, rows.dtype.type(self._unlabelled))
+        self._target.write(rows, 1, window=window)
         self._top += len(rows)
 
 
-def read_mask_preview(path: Path, size: tuple[int, int]) -> Tensor:
-    """A mask written by :class:`MaskTiff` at another (height, width), nearest pixels, values as stored: ``[h, w]``."""
+def read_mask_preview(path: Path, size: tuple[int, int], labels: LabelSpace) -> Tensor:
+    """A mask written by :class:`MaskTiff` at another (height, width), nearest pixels: class indices ``[h, w]``."""
     with open_tiff(path) as dataset:
-        return torch.from_numpy(dataset.read(1, out_shape=size))
+        values = torch.from_numpy(dataset.read(1, out_shape=size))
+    return values.to(torch.int64) if labels.colour_masks else labels.from_disk(values)

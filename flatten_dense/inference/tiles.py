@@ -93,9 +93,10 @@ def blended_rows(
             done = finished - top // cell
             for first in range(0, done, _ROWS_AT_ONCE):
                 yield buffer[first : min(first + _ROWS_AT_ONCE, done)].clone()  # the buffer is used again
-            kept = buffer[done:].clone()
-            buffer[: len(kept)] = kept
-            buffer[len(kept) :] = 0
+            kept = len(buffer) - done
+            for row in range(kept):  # one by one, in place: a copy of all of them would be large
+                buffer[row] = buffer[done + row]
+            buffer[kept:] = 0
 
     return Rows((height, width), strips())
 

@@ -77,3 +77,14 @@ def test_a_long_image_is_reported_on(tmp_path, monkeypatch):
     strips = iter(torch.zeros(600, 900, dtype=torch.int64).split(300))
     PredictionWriter(tmp_path / "out", LABELS).on_predict_batch_end(trainer(), nn.Linear(1, 1), [strips], batch, 0)
     assert said[0].startswith("photo.tif: 300 of 600 rows of 900 pixels, about 0 min left")
+
+
+def test_masks_of_a_colour_data_set_come_in_its_colours(tmp_path):
+    colours = ((0xFF0000, 0), (0x00FF00, 1), (0x0000FF, 2))
+    labels = LabelSpace(("a", "b", "c"), default_palette(3), label_map=colours, colour_masks=True)
+    batch = {"photo": [torch.zeros(3, 1, 3, dtype=torch.uint8)], "name": ["photo"], "failed": []}
+    batch |= {"large": [], "large_name": []}
+    writer = PredictionWriter(tmp_path, labels)
+    writer.on_predict_batch_end(trainer(), nn.Linear(1, 1), [torch.tensor([[0, 1, 2]])], batch, 0)
+    written = Image.open(tmp_path / "masks/photo.png").convert("RGB")
+    assert [written.getpixel((x, 0)) for x in range(3)] == [(255, 0, 0), (0, 255, 0), (0, 0, 255)]

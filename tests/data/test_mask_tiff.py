@@ -29,8 +29,8 @@ def classes(height: int = 1100, width: int = 700) -> torch.Tensor:
     return torch.randint(0, 3, (height, width), generator=torch.Generator().manual_seed(0))
 
 
-def write(path, photo, strips):
-    with MaskTiff(path, photo, LABELS) as target:
+def write(path, photo, strips, labels=LABELS):
+    with MaskTiff(path, photo, labels) as target:
         for strip in strips:
             target.write(strip)
 
@@ -74,6 +74,24 @@ def test_an_unfinished_mask_leaves_nothing(tmp_path, photo):
 
 def test_preview_takes_the_nearest_pixels(tmp_path, photo):
     write(tmp_path / "mask.tif", photo(), [torch.zeros(1100, 700, dtype=torch.int64)])
-    preview = read_mask_preview(tmp_path / "mask.tif", (110, 70))
+    preview = read_mask_preview(tmp_path / "mask.tif", (110, 70), LABELS)
     assert preview.shape == (110, 70)
-    assert preview.unique().tolist() == [1]
+    assert preview.unique().tolist() == [0]
+
+
+def test_values_above_255_are_written_as_they_are(tmp_path, photo):
+    labels = LabelSpace(("a", "b"), default_palette(2), label_map=((7, 0), (1000, 1), (0, 255)))
+    write(tmp_path / "mask.tif", photo(nodata=0), [torch.ones(1100, 700, dtype=torch.int64)], labels)
+    with rasterio.open(tmp_path / "mask.tif") as mask:
+        assert np.unique(mask.read(1)).tolist() == [0, 1000]
+
+
+def test_colours_of_the_data_set_go_with_the_classes(tmp_path, photo):
+    labels = LabelSpace(
+        ("a", "b", "c"), default_palette(3), label_map=((0xFF0000, 0), (0x00FF00, 1), (0x0000FF, 2)), colour_masks=True
+    )
+    write(tmp_path / "mask.tif", photo(), [classes()], labels)
+    with rasterio.open(tmp_path / "mask.tif") as mask:
+        assert np.array_equal(mask.read(1), classes().numpy())
+        assert [mask.colormap(1)[index][:3] for index in range(3)] == [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
+    assert torch.equal(read_mask_preview(tmp_path / "mask.tif", (1100, 700), labels), classes())
