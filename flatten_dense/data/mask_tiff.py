@@ -38,7 +38,11 @@ class MaskTiff:
         self._photo = photo
         self._labels = labels
         self._stack = contextlib.ExitStack()
-        self._strips: list[NDArray[np.integer]] = []
+        # One block of rows, filled again and again: rows kept one by one would scatter over the memory that strips of
+        # logits come and go in, so that it grows.
+        dtype = labels.to_disk(torch.zeros(1)).numpy().dtype
+        self._rows: NDArray[np.integer] = np.empty((_BLOCK, photo.size[1]), dtype)
+        self._filled = 0
         self._top = 0
 
     def __enter__(self) -> MaskTiff:
@@ -53,7 +57,7 @@ class MaskTiff:
                 height=height,
                 width=width,
                 count=1,
-                dtype=str(self._labels.to_disk(torch.zeros(1)).numpy().dtype),
+                dtype=str(self._rows.dtype),
                 crs=self._source.crs,
                 transform=self._source.transform,
                 nodata=self._unlabelled if has_gaps else None,
@@ -70,20 +74,22 @@ class MaskTiff:
 
     def write(self, strip: Tensor) -> None:
         """Add class indices ``[rows, W]`` below those that are there."""
-        self._strips.append(self._labels.to_disk(strip).cpu().numpy())
-        if sum(map(len, self._strips)) >= _BLOCK:
-            rows = np.concatenate(self._strips)
-            whole_blocks = len(rows) // _BLOCK * _BLOCK
-            self._write(rows[:whole_blocks])
-            self._strips = [rows[whole_blocks:]]
+        values = self._labels.to_disk(strip).cpu().numpy()
+        while len(values):
+            fitting = values[: _BLOCK - self._filled]
+            self._rows[self._filled : self._filled + len(fitting)] = fitting
+            self._filled += len(fitting)
+            values = values[len(fitting) :]
+            if self._filled == _BLOCK:
+                self._flush()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
             with self._stack:
-                if kind is None and self._strips:
-                    self._write(np.concatenate(self._strips))
+                if kind is None and self._filled:
+                    self._flush()
             if kind is None:
                 self._draft.replace(self.path)
         finally:
@@ -93,16 +99,16 @@ class MaskTiff:
     def _unlabelled(self) -> int:
         return int(self._labels.to_disk(torch.tensor(self._labels.ignore_index)))
 
-    def _write(self, rows: NDArray[np.integer]) -> None:
-        if not len(rows):
-            return
+    def _flush(self) -> None:
+        rows = self._rows[: self._filled]
         window = Window(0, self._top, rows.shape[1], len(rows))
         if self._source.nodata is not None:
             with damage_named(self._photo.path):
                 has_data = self._source.dataset_mask(window=window) > 0
-            rows = np.where(has_data, rows, rows.dtype.type(self._unlabelled))
+            rows[~has_data] = self._unlabelled
         self._target.write(rows, 1, window=window)
         self._top += len(rows)
+        self._filled = 0
 
 
 def read_mask_preview(path: Path, size: tuple[int, int], labels: LabelSpace) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
@@ -79,9 +80,21 @@ def segment_batch(
         if inference.mode_for(input_size) == "whole" and inference.passes == [(1.0, False)]:
             same_size.setdefault(input_size, []).append(index)
         else:
-            masks[index] = torch.cat(list(segment_strips(predict, TensorImage(image), sizes[index], inference)))
+            strips = segment_strips(predict, TensorImage(image), sizes[index], inference)
+            masks[index] = _joined(strips, sizes[index])
     for input_size, indices in same_size.items():
         for index, rows in zip(indices, whole_rows(predict, [images[index] for index in indices]), strict=True):
-            strips = resize_twice(rows, input_size, sizes[index]).strips
-            masks[index] = torch.cat([strip.max(dim=1).indices for strip in strips])
+            logits = resize_twice(rows, input_size, sizes[index]).strips
+            masks[index] = _joined((strip.max(dim=1).indices for strip in logits), sizes[index])
     return [masks[index] for index in range(len(images))]
+
+
+def _joined(strips: Iterator[Tensor], size: tuple[int, int]) -> Tensor:
+    # Into one tensor made first: strips kept one by one would scatter over the memory that logits come and go in.
+    first = next(strips)
+    mask = first.new_empty(size)
+    top = 0
+    for strip in itertools.chain([first], strips):
+        mask[top : top + len(strip)] = strip
+        top += len(strip)
+    return mask
