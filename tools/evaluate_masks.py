@@ -32,8 +32,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from rich.console import Console
+from rich.progress import track
 from torch import Tensor
-from tqdm import tqdm
 
 from flatten_dense.data.class_list import read_class_list
 from flatten_dense.data.images import DataError, first_few, read_mask
@@ -130,7 +131,7 @@ def evaluate(folders: Folders, coding: Coding, protocol: str = "mmseg") -> tuple
     ):
         problems[f"{what} in {folder}"] += [str(path.relative_to(folder)) for path in files]
     confusion = SegmentationConfusion(coding.num_classes, _NO_CLASS, protocol, unclassified_index=_NO_CLASS)
-    for paths in tqdm(pairing.samples, desc="masks", mininterval=1, file=sys.stderr):
+    for paths in track(pairing.samples, "masks", console=Console(stderr=True), transient=True):
         truth, prediction = (_read(path, coding, problems) for path in paths)
         if truth is None or prediction is None:
             continue
