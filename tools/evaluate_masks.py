@@ -27,13 +27,13 @@ import argparse
 import json
 import sys
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from rich.console import Console
-from rich.progress import track
+from rich.progress import MofNCompleteColumn, Progress
 from torch import Tensor
 
 from flatten_dense.data.class_list import read_class_list
@@ -84,10 +84,11 @@ class Coding:
 
     def to_classes(self, mask: Tensor) -> Tensor:
         """Values as in the file -> class indices 0..N-1, -1 for no class, N or more for values without a meaning."""
+        mask = mask.long()  # an 8-bit mask would be compared with the remainder of -1 or 256
         none = mask == self.ignore_index if self.ignore_index is not None else torch.zeros_like(mask, dtype=torch.bool)
         if self.zero_is_ignore:
             none |= mask == 0
-        return torch.where(none, _NO_CLASS, mask.long() - self.values[0])
+        return torch.where(none, _NO_CLASS, mask - self.values[0])
 
     def describe(self) -> str:
         """What a mask may hold, for a message."""
@@ -131,7 +132,7 @@ def evaluate(folders: Folders, coding: Coding, protocol: str = "mmseg") -> tuple
     ):
         problems[f"{what} in {folder}"] += [str(path.relative_to(folder)) for path in files]
     confusion = SegmentationConfusion(coding.num_classes, _NO_CLASS, protocol, unclassified_index=_NO_CLASS)
-    for paths in track(pairing.samples, "masks", console=Console(stderr=True), transient=True):
+    for paths in _with_progress(pairing.samples):
         truth, prediction = (_read(path, coding, problems) for path in paths)
         if truth is None or prediction is None:
             continue
@@ -143,6 +144,12 @@ def evaluate(folders: Folders, coding: Coding, protocol: str = "mmseg") -> tuple
     if any(problems.values()):
         raise DataError(_summary(folders, coding, problems, none_paired=not pairing.samples))
     return confusion.compute(), len(pairing.samples)
+
+
+def _with_progress(samples: Sequence[tuple[Path, Path]]) -> Iterator[tuple[Path, Path]]:
+    columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        yield from progress.track(samples, description="masks")
 
 
 def _read(path: Path, coding: Coding, problems: dict[str, list[str]]) -> Tensor | None:

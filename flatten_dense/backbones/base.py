@@ -13,6 +13,7 @@ from flatten_dense.layers import Size
 
 # What lets timm's transformers take images of other sizes than their own; most models take any and know neither word.
 _ANY_SIZE: tuple[dict[str, Any], ...] = ({"dynamic_img_size": True}, {"strict_img_size": False})
+_FINEST = 4  # stride of the first map that dense heads want
 
 
 class TimmBackbone(nn.Module):
@@ -29,7 +30,8 @@ class TimmBackbone(nn.Module):
         name: a name of timm's registry, ``flatten_pvt_tiny`` or ``resnet18``, with or without a pretrained tag.
         pretrained: start from the weights that timm knows for this name.
         drop_path_rate: stochastic depth. 0 is not passed on, since not every model has it.
-        out_indices: stages to give, from fine to coarse; None for all that the model gives by itself.
+        out_indices: stages to give, from fine to coarse; None for all that the model gives by itself, without those of
+            a stride below 4 if there are coarser ones: dense heads begin there, and stride 2 would cost them fourfold.
         options: further arguments of the model, ``{"attention": "LLSS"}`` say.
 
     Attributes:
@@ -65,8 +67,11 @@ class TimmBackbone(nn.Module):
                 f"timm cannot build backbone {name!r} with pretrained={pretrained}, options={arguments}: {error}"
             ) from error
         info: Any = self.body.feature_info
-        self.channels: tuple[int, ...] = tuple(info.channels())
-        self.strides: tuple[int, ...] = tuple(info.reduction())
+        channels, strides = tuple(info.channels()), tuple(info.reduction())
+        fine = sum(stride < _FINEST for stride in strides) if out_indices is None else 0
+        self._skipped = fine if fine < len(strides) else 0
+        self.channels: tuple[int, ...] = channels[self._skipped :]
+        self.strides: tuple[int, ...] = strides[self._skipped :]
         output_format: Any = getattr(self.body, "output_fmt", "NCHW")  # convolutional models may not say
         self._to_nchw = _converter(name, str(getattr(output_format, "value", output_format)))
 
@@ -83,7 +88,7 @@ class TimmBackbone(nn.Module):
         """
         if image_sizes is None:
             try:
-                return [self._to_nchw(feature) for feature in self.body(images)]
+                return [self._to_nchw(feature) for feature in self.body(images)[self._skipped :]]
             except AssertionError as error:  # timm's word for a size that a model cannot take
                 height, width = images.shape[-2:]
                 raise ValueError(

@@ -17,4 +17,4 @@ def photo_of(image: Tensor, input_format: InputFormat, size: Sequence[int]) -> T
         size: (H, W).
     """
     photo = input_format.normalization.undo(image)
-    return F.interpolate(photo[None].float(), size=tuple(size), mode="bilinear", antialias=True)[0].byte().cpu()
+    return F.interpolate(photo[None].float(), size=tuple(size), mode="bilinear", antialias=True)[0].round().byte().cpu()

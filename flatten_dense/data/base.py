@@ -140,6 +140,11 @@ class BaseDataModule(LightningDataModule, ABC):
         drop_last: bool = False,
     ) -> DataLoader[dict[str, Any]]:
         processes, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+        num_images: int = len(dataset)  # type: ignore[arg-type]
+        if not shuffle and num_images < processes:
+            raise ValueError(
+                f"--trainer.devices: {processes} processes cannot share {num_images} image(s); use at most {num_images}"
+            )
         return DataLoader(
             dataset,
             batch_size=batch_size,

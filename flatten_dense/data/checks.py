@@ -168,7 +168,9 @@ def _outside(split: str, facts: list[PairFacts], labels: LabelSpace) -> Iterator
     read = [pair for pair in facts if pair.mask_size]
     with_zero = sum(pair.class_pixels[0] > 0 for pair in read)
     counts_from_one = (
-        labels.label_map is None and not labels.reduce_zero_label and max(found, default=0) == labels.num_classes
+        labels.label_map is None
+        and not labels.reduce_zero_label
+        and 2 * pixels.get(labels.num_classes, 0) > sum(pixels.values())
     )
     if counts_from_one and with_zero >= _COMMON_ZERO * len(read):
         message = (

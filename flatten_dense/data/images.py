@@ -191,15 +191,20 @@ def _to_indices(image: Image.Image, path: Path) -> NDArray[np.uint8] | NDArray[n
         )
     values = np.array(image).astype(np.uint8, copy=False)
     if image.mode == "L":
-        with path.open("rb") as file:
-            bit_depth = file.read(25)[24]
+        bit_depth = _bit_depth(path)
         if bit_depth < 8:
             values //= 255 // (2**bit_depth - 1)  # Pillow stretches grey of 2 and 4 bits to 0..255
     return values
 
 
+def _bit_depth(path: Path) -> int:
+    """Bits per channel by a PNG's header; Pillow does not tell."""
+    with path.open("rb") as file:
+        return file.read(25)[24]
+
+
 def _to_packed_colours(image: Image.Image, path: Path) -> NDArray[np.int32]:
-    if image.mode.startswith("I"):
+    if image.mode.startswith("I") or _bit_depth(path) > 8:
         raise DataError(f"{path}: holds 16-bit values; expected a mask of 8-bit colours, as the label map names them")
     # Four bytes a pixel are one big-endian number.
     return (np.asarray(image.convert("RGBA")).view(">u4")[..., 0] >> 8).astype(np.int32)

@@ -99,7 +99,7 @@ def read_label_map(path: Path, class_names: Sequence[str] | None = None, ignore_
 
 
 def read_lines(path: Path, what: str) -> list[str]:
-    """The lines of a text file that are not empty, without the blanks around them.
+    """The lines of a text file, without the blanks around them, empty lines and notes (``# ...``).
 
     Raises:
         DataError: if it is missing or not text in UTF-8; ``what`` is how the message calls it.
@@ -110,7 +110,7 @@ def read_lines(path: Path, what: str) -> list[str]:
         raise DataError(f"{path}: no such {what}; check the path") from None
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: the {what} cannot be read ({error}); expected a text file in UTF-8") from None
-    return [line.strip() for line in text.splitlines() if line.strip()]
+    return [line.strip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
 
 
 def parse_coloured(line: str) -> tuple[Colour, str] | None:
@@ -132,7 +132,7 @@ def is_header(line: str) -> bool:
 
 def _read_rows(path: Path) -> tuple[list[tuple[Colour | str, str, str]], bool]:
     """(label, class, line) of each row, and whether the labels are colours."""
-    lines = [line for line in read_lines(path, "label map") if not line.startswith("#")]
+    lines = read_lines(path, "label map")
     if lines and is_header(lines[0]):
         del lines[0]
     of_colours = any(parse_coloured(line) for line in lines)
@@ -162,7 +162,7 @@ def _class_index(path: Path, name: str, class_names: Sequence[str], ignore_index
     if name.isdecimal() and (int(name) < len(class_names) or int(name) == ignore_index):
         return int(name)
     close = difflib.get_close_matches(name, class_names, n=1)
-    hint = f"did you mean {close[0]!r}?" if close else f"the classes are {first_few(class_names)}"
+    hint = f"did you mean {close[0]!r}?" if close else f"the classes are {first_few(class_names)}."
     raise DataError(
         f"{path}: there is no class {name!r} in the class list; {hint} Write a name of the list, an index from 0 to "
         f"{len(class_names) - 1}, or 'ignore'"

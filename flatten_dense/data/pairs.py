@@ -174,7 +174,10 @@ def _find(folder: Path, suffix: str, types: tuple[str, ...]) -> dict[str, list[P
     def refuse(error: OSError) -> None:
         raise DataError(f"{error.filename}: the folder cannot be listed ({error.strerror}); check its permissions")
 
-    for parent, _, names in os.walk(folder, onerror=refuse):
+    for parent, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
+        here = Path(parent).resolve()
+        loops = {here, *here.parents}  # a link that leads back up
+        folders[:] = [n for n in folders if not n.startswith(".") and Path(parent, n).resolve() not in loops]
         relative = Path(parent).relative_to(folder)
         for name in sorted(name for name in names if not name.startswith(".")):
             key = _key(name, suffix, types)

@@ -1,10 +1,12 @@
 """Photos without truth, for `predict`."""
 
+import contextlib
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from lightning import LightningDataModule
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from flatten_dense.data.images import DataError, list_images, read_image
@@ -31,13 +33,24 @@ class PhotoDataset(Dataset[dict[str, Any]]):
     def __getitem__(self, index: int) -> dict[str, Any]:
         path = self.paths[index]
         try:
-            if path.suffix.lower() in TIFF_SUFFIXES and tiff_pixels(path) > self.max_pixels:
-                return {"large": LargeTiff(path), "name": self.names[index]}
-            photo = read_image(path)
+            photo = self._read(path)
         except DataError as error:
             return {"failed": str(error)}
+        if isinstance(photo, LargeTiff):
+            return {"large": photo, "name": self.names[index]}
         size = (photo.shape[-2], photo.shape[-1])
         return {"image": self.transform(photo), "photo": photo, "size": size, "name": self.names[index]}
+
+    def _read(self, path: Path) -> Tensor | LargeTiff:
+        if path.suffix.lower() not in TIFF_SUFFIXES or tiff_pixels(path) <= self.max_pixels:
+            return read_image(path)
+        try:
+            return LargeTiff(path)
+        except DataError as refusal:
+            # Pillow knows more kinds of TIFF: turned ones, scans of one bit. It says less about those it cannot read.
+            with contextlib.suppress(DataError):
+                return read_image(path)
+            raise refusal
 
 
 class PhotoDataModule(LightningDataModule):

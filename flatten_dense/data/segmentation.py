@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +29,10 @@ class SegmentationDataModule(BaseDataModule):
         classes: class list: a name per line; or with colours, ``r g b name``; or a table with the columns Idx and Name,
             such as ADE20K's. By default ``classes.txt`` or ``objectInfo150.txt`` in ``root``, if there.
         num_classes: number of classes; checked against the class list, or names "class 1" and so on without one.
-        reduce_zero_label: masks hold 0 for unlabelled and 1..K for the classes (ADE20K), instead of 0..K-1.
-        ignore_index: label value of pixels that neither loss nor metric counts.
-        labels: of a trained model, in place of the options above; those must not contradict it.
+        reduce_zero_label: masks hold 0 for unlabelled and 1..K for the classes (ADE20K), instead of 0..K-1; None is as
+            the trained model's data, or False.
+        ignore_index: label value of pixels that neither loss nor metric counts; None likewise, or 255.
+        labels: of a trained model. Its classes must be those of the options above; the masks may hold them otherwise.
         test_split: the split that ``test`` reads.
         train_scale: (long, short) bounds of training images at ratio 1, aspect kept; None is their own size.
         ratio_range: range of the random factor on ``train_scale``.
@@ -56,8 +58,8 @@ class SegmentationDataModule(BaseDataModule):
         root: Path,
         classes: Path | None = None,
         num_classes: int | None = None,
-        reduce_zero_label: bool = False,
-        ignore_index: int = 255,
+        reduce_zero_label: bool | None = None,
+        ignore_index: int | None = None,
         labels: LabelSpace | None = None,
         test_split: str = "test",
         train_scale: tuple[int, int] | None = (2048, 512),
@@ -99,11 +101,17 @@ class SegmentationDataModule(BaseDataModule):
     def make_labels(self) -> LabelSpace:
         """Take the given labels, or read the class list and the label map."""
         if self.trained_labels is None:
+            ignore_index = 255 if self.ignore_index is None else self.ignore_index
             return read_labels(
-                self.root, self.classes, self.num_classes, self.reduce_zero_label, self.ignore_index, self.label_map
+                self.root, self.classes, self.num_classes, bool(self.reduce_zero_label), ignore_index, self.label_map
             )
         check_same_classes(self.root, self.trained_labels, self.classes, self.num_classes)
-        return with_label_map(self.trained_labels, self.label_map) if self.label_map else self.trained_labels
+        labels = self.trained_labels
+        if self.reduce_zero_label is not None:
+            labels = replace(labels, reduce_zero_label=self.reduce_zero_label)
+        if self.ignore_index is not None:
+            labels = replace(labels, ignore_index=self.ignore_index)
+        return with_label_map(labels, self.label_map) if self.label_map else labels
 
     def find_pairs(self, split: Split) -> Pairing:
         """The files of a split, and what among them does not pair up.
@@ -213,7 +221,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
     def _look_up(self, values: Tensor) -> Tensor | None:
         """Class indices in 8 bits; None if some value is none, or they need more bits."""
         occurring = self._index_of_byte[torch.bincount(values.flatten(), minlength=256) > 0]
-        if outside_classes(occurring, self.labels).any() or occurring.max() > 255:
+        if outside_classes(occurring, self.labels).any() or self.labels.ignore_index > 255:
             return None
         # A byte string translates ten times as fast as a tensor is indexed.
         table = bytes((self._index_of_byte & 255).tolist())

@@ -44,8 +44,9 @@ class TensorImage:
 
     def resized(self, size: tuple[int, int]) -> TensorImage:
         """Resized bilinearly with antialiasing."""
-        pixels = F.interpolate(self.pixels[None], size=size, mode="bilinear", antialias=True)[0]
-        return TensorImage(pixels)
+        # Antialiased resizing knows no half precision on the CPU.
+        pixels = F.interpolate(self.pixels[None].float(), size=size, mode="bilinear", antialias=True)[0]
+        return TensorImage(pixels.to(self.pixels.dtype))
 
 
 class MirroredImage:

@@ -42,10 +42,11 @@ def confusion_matrix(
     prediction, target = prediction.reshape(-1), target.reshape(-1)
     for start in range(0, len(target), _PIXELS_AT_ONCE):
         piece = slice(start, start + _PIXELS_AT_ONCE)
-        columns = _columns(prediction[piece], num_classes, unclassified_index)
-        true = target[piece]
+        # 64 bits first: an 8-bit value would be compared with the remainder of -1 or 256.
+        columns = _columns(prediction[piece].long(), num_classes, unclassified_index)
+        true = target[piece].long()
         counted = true != ignore_index
-        rows = true[counted].long()
+        rows = true[counted]
         _check_range("target", rows, num_classes, ignore_index, "ignored")
         counts += torch.bincount(rows * (num_classes + 1) + columns[counted], minlength=len(counts))
     return counts.view(num_classes, num_classes + 1)
@@ -54,10 +55,10 @@ def confusion_matrix(
 def _columns(prediction: Tensor, num_classes: int, unclassified_index: int | None) -> Tensor:
     if unclassified_index is None:
         _check_range("prediction", prediction, num_classes)
-        return prediction.long()
+        return prediction
     classified = prediction != unclassified_index
     _check_range("prediction", prediction[classified], num_classes, unclassified_index, "no class")
-    return torch.where(classified, prediction.long(), num_classes)
+    return torch.where(classified, prediction, num_classes)
 
 
 def _check_range(name: str, values: Tensor, num_classes: int, special: int | None = None, meaning: str = "") -> None:

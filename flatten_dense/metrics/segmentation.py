@@ -76,7 +76,7 @@ def check_protocol(name: str) -> str:
         ValueError: if it is not.
     """
     if name not in PROTOCOLS:
-        raise ValueError(f"there is no evaluation protocol {name!r}; choose one of {', '.join(PROTOCOLS)}")
+        raise ValueError(f"protocol must be one of {', '.join(PROTOCOLS)}, got {name!r}")
     return name
 
 

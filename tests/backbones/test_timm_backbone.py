@@ -11,10 +11,10 @@ SMALL_SWIN = {"img_size": (64, 96), "window_size": 2, "depths": (1, 1, 1, 1)}
     ("name", "options", "strides"),
     [
         ("flatten_pvt_test", {"attention": "LLSS"}, (4, 8, 16, 32)),
-        ("resnet18", {}, (2, 4, 8, 16, 32)),
+        ("resnet18", {}, (4, 8, 16, 32)),
         ("convnext_atto", {}, (4, 8, 16, 32)),
         ("swin_tiny_patch4_window7_224", SMALL_SWIN, (4, 8, 16, 32)),
-        ("mobilenetv3_small_050", {}, (2, 4, 8, 16, 32)),
+        ("mobilenetv3_small_050", {}, (4, 8, 16, 32)),
     ],
 )
 def test_gives_nchw_maps_of_the_stated_channels_and_strides(name, options, strides):
@@ -24,6 +24,10 @@ def test_gives_nchw_maps_of_the_stated_channels_and_strides(name, options, strid
     assert [tuple(f.shape) for f in features] == [
         (2, c, 64 // s, 96 // s) for c, s in zip(backbone.channels, strides, strict=True)
     ]
+
+
+def test_finer_maps_come_when_asked_for():
+    assert TimmBackbone("resnet18", out_indices=(0, 1)).strides == (2, 4)
 
 
 def test_channels_last_features_are_transposed_not_reinterpreted():

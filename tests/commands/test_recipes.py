@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 import torch
 import yaml
@@ -5,6 +7,7 @@ from jsonargparse import ArgumentParser
 
 from flatten_dense.cli import main
 from flatten_dense.commands.recipes import find_recipe, recipe_directory, recipe_names
+from flatten_dense.data.ade20k import ADE20KDataModule
 from flatten_dense.structures import LabelSpace, default_palette
 from flatten_dense.tasks.base import BaseTask
 from flatten_dense.tasks.semantic_segmentation import SemanticSegmentationTask
@@ -90,6 +93,20 @@ def test_recipe_trains_each_variant_as_published(recipe, variant, expected):
     names = {name for name, parameter in task.named_parameters() if id(parameter) in exempt}
     assert bool(names) == ("swin" in variant)
     assert all("norm" in name or "relative_position_bias_table" in name for name in names)
+
+
+@pytest.mark.parametrize("recipe", [recipe for recipe, _, _ in PUBLISHED])
+def test_recipe_prepares_images_as_published(recipe):
+    section = yaml.safe_load(find_recipe(f"segmentation/flatten_{recipe}_ade20k").read_text())["data"]
+    data = ADE20KDataModule(Path("anywhere"), **section["init_args"])
+    assert (data.batch_size, data.reduce_zero_label, data.test_split) == (16, True, "validation")
+    assert (data.train_scale, data.ratio_range, data.crop_size) == ((2048, 512), (0.5, 2.0), (512, 512))
+    assert (data.max_class_share, data.flip, data.photometric, data.input_format.scale) == (
+        0.75,
+        0.5,
+        True,
+        (2048, 512),
+    )
 
 
 def test_steps_and_evaluations_are_as_published():

@@ -263,3 +263,11 @@ def test_an_auxiliary_head_and_a_loss_of_ones_own(fitted, tmp_path):
     )
     assert total == pytest.approx([a + 0.5 * b for a, b in zip(head, auxiliary, strict=True)])
     assert main(["test", "--ckpt_path", str(run / "checkpoints/last.ckpt"), *options]) == 0
+
+
+def test_scores_do_not_depend_on_the_evaluation_batch_size(fitted, tmp_path):
+    options = ["--ckpt_path", str(fitted.best), "--data.root", str(fitted.data), "--runs", str(tmp_path)]
+    for size in ("1", "3"):
+        assert main(["validate", *options, "--name", size, "--data.eval_batch_size", size]) == 0
+    one, three = (json.loads((only(tmp_path / f"{size}-validate") / "metrics.json").read_text()) for size in "13")
+    assert one == three

@@ -185,6 +185,18 @@ def test_given_labels_go_before_the_folder(ade_root):
     assert make(ade_root(classes=False), labels=labels).labels == labels
 
 
+@pytest.mark.parametrize(("stated", "expected"), [(None, True), (True, True), (False, False)])
+def test_masks_may_hold_the_given_classes_otherwise(ade_root, stated, expected):
+    labels = LabelSpace(("cat", "dog", "bird"), default_palette(3), reduce_zero_label=True)
+    assert make(ade_root(), labels=labels, reduce_zero_label=stated).labels.reduce_zero_label is expected
+
+
+def test_an_ignored_value_above_8_bits_pads_training_crops(ade_root):
+    data = make(ade_root(), ignore_index=300, crop_size=(64, 64), train_scale=None)
+    data.setup("fit")
+    assert int(data.datasets["train"][0]["mask"].max()) == 300
+
+
 def test_given_labels_are_compared_with_the_folder(ade_root):
     with pytest.raises(DataError, match="trained on 2 classes"):
         _ = make(ade_root(), labels=LabelSpace(("a", "b"), default_palette(2))).labels

@@ -140,3 +140,10 @@ def test_processes_share_an_evaluation_set_without_repeating(processes):
     samplers = [UnrepeatedSampler(range(7), processes, rank) for rank in range(processes)]
     assert sorted(index for sampler in samplers for index in sampler) == list(range(7))
     assert [len(list(sampler)) for sampler in samplers] == [len(sampler) for sampler in samplers]
+
+
+def test_fewer_images_than_processes_are_refused():
+    data = ready(length=1)
+    data.trainer = SimpleNamespace(world_size=2, global_rank=1)
+    with pytest.raises(ValueError, match=r"--trainer.devices: 2 processes cannot share 1 image"):
+        data.val_dataloader()

@@ -135,6 +135,13 @@ def test_values_above_k_do_not_ask_for_reduction(clean):
     assert [problem.kind for problem in check(clean).problems] == ["values", "values"]
 
 
+def test_a_stray_value_beside_k_still_asks_for_reduction(clean):
+    mask = tile(0, 3)
+    mask[0, 0] = 200
+    write_mask(clean, mask)
+    assert "zero label" in [problem.kind for problem in check(clean).problems]
+
+
 def test_reduced_labels_are_judged_as_such(clean):
     write_mask(clean, tile(0, 3, 4))
     report = check(clean, reduce_zero_label=True)

@@ -141,3 +141,8 @@ def test_a_trained_model_reads_masks_of_other_values(tmp_path):
     trained = LabelSpace(("cat", "dog"), ((1, 2, 3), (4, 5, 6)), reduce_zero_label=True)
     labels = with_label_map(trained, tmp_path / "map.txt")
     assert labels == LabelSpace(("cat", "dog"), trained.palette, label_map=((7, 1), (9, 0)))
+
+
+def test_notes_are_no_classes(tmp_path):
+    (tmp_path / "classes.txt").write_text("# my classes\ncat\n\ndog\n")
+    assert read_class_list(tmp_path / "classes.txt").names == ("cat", "dog")

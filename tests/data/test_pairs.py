@@ -94,3 +94,19 @@ def test_what_is_not_there_is_named(folders, options, reason):
     images, masks = folders("a.jpg", "a.png")
     with pytest.raises(DataError, match=reason):
         pair_files(**{"images": images, "masks": masks, **options})
+
+
+def test_hidden_folders_are_passed_over(folders):
+    found = pair_files(*folders("a.jpg .ipynb_checkpoints/a-checkpoint.png", "a.png"))
+    assert (names(found), found.problems()) == ([("a.jpg", "a.png")], {})
+
+
+def test_linked_folders_are_followed_but_not_in_circles(folders, tmp_path):
+    images, masks = folders("a.jpg", "a.png")
+    for folder in (images, masks):
+        (tmp_path / f"elsewhere_{folder.name}").mkdir()
+        (folder / "city").symlink_to(tmp_path / f"elsewhere_{folder.name}")
+        (folder / "back").symlink_to(folder)
+    (tmp_path / "elsewhere_images/b.jpg").touch()
+    (tmp_path / "elsewhere_masks/b.png").touch()
+    assert names(pair_files(images, masks)) == [("a.jpg", "a.png"), ("b.jpg", "b.png")]

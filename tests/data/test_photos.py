@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from flatten_dense.data.images import DataError
-from flatten_dense.data.photos import PhotoDataModule
+from flatten_dense.data.photos import PhotoDataModule, PhotoDataset
 from flatten_dense.structures import InputFormat
 
 
@@ -97,3 +97,11 @@ def test_a_large_tiff_that_cannot_be_read_in_windows_does_not_stop_the_others(tm
     module.setup("predict")
     (batch,) = module.predict_dataloader()
     assert "float32" in batch["failed"][0]
+
+
+def test_a_large_tiff_that_cannot_be_read_in_windows_is_read_as_a_whole(tmp_path):
+    photo = Image.new("RGB", (30, 20))
+    photo.save(tmp_path / "turned.tif", tiffinfo={274: 6})
+    Image.new("1", (30, 20)).save(tmp_path / "scan.tif")
+    items = PhotoDataset([tmp_path / "turned.tif", tmp_path / "scan.tif"], InputFormat(), max_pixels=10)
+    assert [items[index]["size"] for index in range(2)] == [(30, 20), (20, 30)]

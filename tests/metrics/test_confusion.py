@@ -80,3 +80,10 @@ def test_shapes_that_differ_are_refused() -> None:
 def test_logits_are_refused() -> None:
     with pytest.raises(ValueError, match="argmax"):
         confusion_matrix(torch.zeros(4), torch.zeros(4, dtype=torch.int64), 2)
+
+
+@pytest.mark.parametrize("value", [-1, 256])
+def test_8_bit_masks_hold_no_value_beyond_8_bits(value: int) -> None:
+    prediction, target = (torch.tensor(values, dtype=torch.uint8) for values in ([0, 255, 0], [0, 255, 255]))
+    counts = confusion_matrix(prediction, target, 256, ignore_index=value, unclassified_index=value)
+    assert (int(counts.sum()), int(counts[255, 255]), int(counts[255, 0])) == (3, 1, 1)

@@ -19,7 +19,7 @@ PYRAMIDS = {
     "resnet18": {},
     "convnext_atto": {"options": {"depths": (1, 1, 1, 1)}},
     "swin_tiny_patch4_window7_224": {"options": {"embed_dim": 12, "depths": (1, 1, 1, 1)}},
-    "mobilenetv3_small_050": {"out_indices": (1, 2, 3, 4)},
+    "mobilenetv3_small_050": {},
 }
 SINGLE_MAPS = {
     "flatten_deit_test": {},

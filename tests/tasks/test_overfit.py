@@ -20,7 +20,7 @@ from flatten_dense.tasks.semantic_segmentation import SemanticSegmentationTask
 
 CAMVID = Path(__file__).parents[3] / "shared/data/camvid_ade"
 LABELS = LabelSpace(tuple(map(str, range(11))), default_palette(11), reduce_zero_label=True)
-STEPS, BATCH, LEARNING_RATE = 480, 2, 2e-3
+STEPS, BATCH, LEARNING_RATE = 640, 2, 2e-3
 
 COMPOSITIONS = {
     "Semantic FPN": {

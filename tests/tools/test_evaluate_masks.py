@@ -213,3 +213,9 @@ def test_an_unknown_protocol_is_refused_with_the_names_there_are(folders, capsys
     with pytest.raises(SystemExit):
         evaluate_masks.main([*folders({}), "--classes", "2", "--protocol", "coco"])
     assert re.search("mmseg.*sceneparsing.*detectron2", capsys.readouterr().err)
+
+
+def test_ignoring_no_value_counts_all_of_an_8_bit_mask(folders, capsys):
+    both = folders({"a": ([[255, 255, 0, 1]], [[0, 0, 0, 1]])})
+    assert scores(capsys, *both, "--classes", "256", "--ignore-index", "-1")["aAcc"] == 0.5
+    assert "255" in refusal(capsys, *both, "--classes", "2", "--ignore-index", "-1")
