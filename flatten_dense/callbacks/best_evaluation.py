@@ -17,6 +17,9 @@ class BestEvaluation(Callback):
         scores: gives the scores of the evaluation that has just ended, the same in every process.
     """
 
+    goes_on = True
+    """Whether this run goes on with the one whose checkpoint it loads; a new run's first evaluation is its best."""
+
     def __init__(self, scores: Callable[[], SegmentationScores | None]) -> None:
         self.scores = scores
         self.best = -math.inf
@@ -46,5 +49,6 @@ class BestEvaluation(Callback):
         return {"best": self.best}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the best so far."""
-        self.best = state_dict["best"]
+        """Restore the best so far, unless this is another run."""
+        if self.goes_on:
+            self.best = state_dict["best"]

@@ -17,6 +17,7 @@ from torch import cuda
 
 from flatten_dense import heads, losses, necks  # noqa: F401 - so that recipes can name their classes
 from flatten_dense.callbacks import (
+    BestEvaluation,
     CurvePlotter,
     EvaluationReport,
     MetricsFile,
@@ -131,6 +132,9 @@ class TrainerCLI(LightningCLI):
             kwargs["logger"] = self._loggers(run, resume_step)
             kwargs["default_root_dir"] = run
             callbacks += self._run_callbacks(run)
+            for callback in callbacks:
+                if isinstance(callback, BestEvaluation):
+                    callback.goes_on = resume_step is not None
         trainer_config = self._get(self.config_init, "trainer")
         if trainer_config["sync_batchnorm"] and (trainer_config["accelerator"] == "cpu" or not cuda.is_available()):
             trainer_config["sync_batchnorm"] = False

@@ -57,6 +57,15 @@ def test_a_resumed_run_remembers_the_best():
     assert resumed.written == []
 
 
+def test_another_run_begins_without_a_best():
+    recorder, other = Recorder(), Recorder()
+    recorder.after("on_validation_end", GOOD)
+    other.goes_on = False
+    other.load_state_dict(recorder.state_dict())
+    other.after("on_validation_end", BAD)
+    assert other.written == [BAD.mIoU]
+
+
 def test_sanity_check_is_no_validation():
     recorder = Recorder()
     recorder.after("on_validation_end", GOOD, sanity_checking=True)

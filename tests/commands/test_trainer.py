@@ -185,7 +185,10 @@ def test_a_name_begins_a_new_run_at_the_checkpoint(fitted, stopped, tmp_path):
     options = ["--ckpt_path", str(stopped / "checkpoints/last.ckpt"), "--name", "other"]
     assert main(["fit", *options]) == 0
     assert sorted(path.name for path in stopped.rglob("*")) == before
-    assert [step for step, _ in rows(only(tmp_path / "other"), "train/lr")] == [3]
+    other = only(tmp_path / "other")
+    assert [step for step, _ in rows(other, "train/lr")] == [3]
+    (validation,) = rows(other, "val/mIoU")
+    assert json.loads((other / "metrics.json").read_text())["mIoU"] == pytest.approx(validation[1])
 
 
 def test_a_resume_keeps_the_events_of_tensorboard(stopped):
