@@ -158,6 +158,8 @@ def _bands(dataset: Any, path: Path) -> Bands:  # noqa: ANN401 - rasterio ships 
     if dataset.dtypes[0] not in ("uint8", "uint16") or bits not in ("8", "16"):
         held = f"{bits}-bit" if bits not in ("8", "16") else dataset.dtypes[0]
         raise DataError(f"{path}: holds {held} values; expected 8 or 16 bits per channel, whole numbers from 0")
+    if ColorInterp.cyan in colours:  # of 8 bits GDAL makes RGB by itself
+        raise DataError(f"{path}: holds CMYK colours of 16 bits; save it as RGB, or with 8 bits per channel")
     rgb = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
     if all(colour in colours for colour in rgb):
         indexes = [colours.index(colour) + 1 for colour in rgb]

@@ -163,3 +163,11 @@ def test_pixels_by_the_header(tmp_path):
     assert tiff_pixels(write(tmp_path / "a.tif", noise(), bigtiff="yes")) == 90 * 120
     assert tiff_pixels(tmp_path / "not.tif") == 0
     assert LargeTiff(tmp_path / "a.tif").size == (90, 120)
+
+
+def test_cmyk_of_16_bits_is_refused(tmp_path):
+    profile = {"driver": "GTiff", "height": 8, "width": 8, "count": 4, "dtype": "uint16", "photometric": "cmyk"}
+    with rasterio.open(tmp_path / "a.tif", "w", **profile) as target:
+        target.write(np.zeros((4, 8, 8), np.uint16))
+    with pytest.raises(DataError, match="CMYK colours of 16 bits"):
+        LargeTiff(tmp_path / "a.tif")

@@ -28,6 +28,11 @@ COMPOSITIONS = {
         "neck": partial(FPN, out_channels=64),
         "head": partial(SemanticFPNHead, channels=64, dropout=0),
     },
+    "FCN": {
+        "backbone": "flatten_pvt_v2_b0",
+        "neck": partial(FPN, out_channels=64),
+        "head": partial(FCNHead, channels=64, dropout=0, level=0),
+    },
     "UPerNet": {
         "backbone": "flatten_pvt_v2_b0",
         "head": partial(UPerHead, channels=64, dropout=0),
