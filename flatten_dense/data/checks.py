@@ -16,14 +16,6 @@ from flatten_dense.data.segmentation import SegmentationDataModule, describe_lab
 from flatten_dense.structures import LabelSpace, unpack_colour
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
-_KINDS = {
-    "image(s) without a mask": "no mask",
-    "mask(s) without an image": "no photo",
-    "image(s) of a stem that another has": "same name",
-    "mask(s) of a stem that another has": "same name",
-    "name(s) in the list without a file": "not found",
-    "name(s) twice in the list": "listed twice",
-}
 _FEW_PAIRS = 64  # for fewer, starting processes takes longer than reading
 _COMMON_ZERO = 0.1  # of the masks
 _MUCH_IGNORED = 0.5  # of a split's pixels
@@ -85,10 +77,8 @@ def _pairs(data: SegmentationDataModule, split: Split, problems: list[Problem]) 
     except DataError as error:
         problems.append(Problem("folder", "warning" if split == "test" else "error", split, str(error)))
         return []
-    for what, items in pairing.problems().items():
-        problems.append(
-            Problem(_KINDS[what], "error", split, f"{len(items)} {what}", tuple((str(item), "") for item in items))
-        )
+    for (kind, what), items in pairing.problems().items():
+        problems.append(Problem(kind, "error", split, f"{len(items)} {what}", tuple((str(item), "") for item in items)))
     return pairing.samples
 
 

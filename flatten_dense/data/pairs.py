@@ -97,17 +97,17 @@ class Pairing:
     not_found: list[str] = field(default_factory=list)
     listed_twice: list[str] = field(default_factory=list)
 
-    def problems(self) -> dict[str, list[Path] | list[str]]:
-        """What does not fit together, by what it is; empty if all does."""
-        found: dict[str, list[Path] | list[str]] = {
-            "image(s) without a mask": self.lone_images,
-            "mask(s) without an image": self.lone_masks,
-            "image(s) of a stem that another has": self.repeated_images,
-            "mask(s) of a stem that another has": self.repeated_masks,
-            "name(s) in the list without a file": self.not_found,
-            "name(s) twice in the list": self.listed_twice,
+    def problems(self) -> dict[tuple[str, str], list[Path] | list[str]]:
+        """What does not fit together, by its kind and by what it is in words; empty if all does."""
+        found: dict[tuple[str, str], list[Path] | list[str]] = {
+            ("no mask", "image(s) without a mask"): self.lone_images,
+            ("no photo", "mask(s) without an image"): self.lone_masks,
+            ("same name", "image(s) of a stem that another has"): self.repeated_images,
+            ("same name", "mask(s) of a stem that another has"): self.repeated_masks,
+            ("not found", "name(s) in the list without a file"): self.not_found,
+            ("listed twice", "name(s) twice in the list"): self.listed_twice,
         }
-        return {what: items for what, items in found.items() if items}
+        return {fault: items for fault, items in found.items() if items}
 
 
 def pair_files(
@@ -157,7 +157,7 @@ def require_pairs(pairing: Pairing, images: Path, masks: Path) -> list[tuple[Pat
         return pairing.samples
     lines = [
         f"{len(items)} {what}: {first_few([_short(item, images, masks) for item in items])}"
-        for what, items in problems.items()
+        for (_, what), items in problems.items()
     ]
     raise DataError(
         f"the images in {images} and the masks in {masks} do not pair up:\n  "
