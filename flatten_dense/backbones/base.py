@@ -13,6 +13,7 @@ from flatten_dense.layers import Size
 
 # What lets timm's transformers take images of other sizes than their own; most models take any and know neither word.
 _ANY_SIZE: tuple[dict[str, Any], ...] = ({"dynamic_img_size": True}, {"strict_img_size": False})
+_SIZE_COMPLAINTS = ("The size of tensor", "is invalid for input of size", "must match")  # PyTorch's, of reshapes and sums
 _FINEST = 4  # stride of the first map that dense heads want
 
 
@@ -89,7 +90,9 @@ class TimmBackbone(nn.Module):
         if image_sizes is None:
             try:
                 return [self._to_nchw(feature) for feature in self.body(images)[self._skipped :]]
-            except AssertionError as error:  # timm's word for a size that a model cannot take
+            except (AssertionError, RuntimeError) as error:  # timm's words for a size that a model cannot take
+                if isinstance(error, RuntimeError) and not any(words in str(error) for words in _SIZE_COMPLAINTS):
+                    raise
                 height, width = images.shape[-2:]
                 raise ValueError(
                     f"backbone {self._name!r} cannot take images of {width}x{height} pixels ({error}): train, evaluate "

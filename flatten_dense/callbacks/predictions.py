@@ -62,6 +62,8 @@ class PredictionWriter(Callback):
                 self._write_large(strips, photo, name)
             except DataError as error:
                 self.failed.append(str(error))
+            except ValueError as error:  # the model refuses this size; another file may suit it
+                self.failed.append(f"{photo.path}: {error}")
             else:
                 self.num_written += 1
 

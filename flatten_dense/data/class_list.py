@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -125,8 +126,8 @@ def read_class_list(path: Path) -> ClassList:
             ("building, edifice") the first is taken.
 
     Raises:
-        DataError: if the file cannot be read, a name is missing or repeated, a row has no colour though others have, or
-            the indices have gaps.
+        DataError: if the file cannot be read, a name is missing or repeated, a row has no colour though others have,
+            the indices have gaps, or the lines of a plain list are numbered.
     """
     lines = read_lines(path, "class list")
     header = lines[0].lower() if lines else ""
@@ -135,6 +136,7 @@ def read_class_list(path: Path) -> ClassList:
     elif any(parse_coloured(line) for line in lines):
         found = _read_coloured(path, lines[is_header(header) :])
     else:
+        _check_unnumbered(path, lines)
         found = ClassList(tuple(lines))
     names = found.names
     if not names or not all(names):
@@ -143,6 +145,16 @@ def read_class_list(path: Path) -> ClassList:
     if repeated:
         raise DataError(f"{path}: the class list repeats {first_few(repeated)}; expected a different name per class")
     return found
+
+
+def _check_unnumbered(path: Path, lines: list[str]) -> None:
+    numbered = [re.fullmatch(r"(\d+)[\s,;:.)]+\S.*", line) for line in lines]
+    numbers = [int(match[1]) for match in numbered if match]
+    if len(numbers) > 1 and numbers == list(range(numbers[0], numbers[0] + len(lines))):
+        raise DataError(
+            f"{path}: the lines are numbered ({first_few(lines)}); expected names alone, or a table with the header "
+            "Idx,Name, whose first number says what 0 means in the masks"
+        )
 
 
 def _read_coloured(path: Path, lines: list[str]) -> ClassList:

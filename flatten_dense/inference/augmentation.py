@@ -40,12 +40,28 @@ def pass_rows(
         scaled = image if scale == 1 else image.resized((round(height * scale) or 1, round(width * scale) or 1))
         seen = MirroredImage(scaled) if mirrored else scaled
         if mode == "slide":
-            rows = sliding_rows(predict, seen, inference.window, inference.stride)
+            named = _naming(f"inference.window {inference.window}", predict)
+            rows = sliding_rows(named, seen, inference.window, inference.stride)
         elif mode == "tiled" and max(seen.size) > inference.tile_size:
-            rows = tiled_rows(predict, seen, inference.tile_size, inference.overlap)
+            named = _naming(f"inference.tile_size {inference.tile_size}", predict)
+            rows = tiled_rows(named, seen, inference.tile_size, inference.overlap)
         else:
-            (rows,) = whole_rows(predict, [seen.read(0, 0, *seen.size)])
+            named = predict if scale == 1 else _naming(f"inference.scales {scale:g}", predict)
+            (rows,) = whole_rows(named, [seen.read(0, 0, *seen.size)])
         strips = resize_twice(rows, seen.size, size).strips
         return (strip.flip(-1) for strip in strips) if mirrored else strips
 
     return [one_pass(scale, mirrored) for scale, mirrored in inference.passes]
+
+
+def _naming(option: str, predict: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """``predict``, whose complaints about a size name the option that made it."""
+
+    def named(images: Tensor) -> Tensor:
+        try:
+            return predict(images)
+        except ValueError as error:
+            height, width = images.shape[-2:]
+            raise ValueError(f"{option} gives the model images of {height} x {width} pixels: {error}") from error
+
+    return named

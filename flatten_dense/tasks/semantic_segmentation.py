@@ -158,6 +158,8 @@ class SemanticSegmentationTask(BaseTask):
         training = self.training
         self.eval()
         normalized = transform(image).to(self.device)
-        (mask,) = segment_batch(self, [normalized], [(image.shape[-2], image.shape[-1])], self.inference)
-        self.train(training)
+        try:
+            (mask,) = segment_batch(self, [normalized], [(image.shape[-2], image.shape[-1])], self.inference)
+        finally:
+            self.train(training)
         return mask

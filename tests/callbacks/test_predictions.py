@@ -69,6 +69,19 @@ def test_a_large_tiff_that_is_damaged_leaves_no_mask_and_the_next_is_written(tmp
     assert writer.num_written == 1
 
 
+def test_a_large_tiff_of_a_size_that_the_model_refuses_is_reported_by_name(tmp_path):
+    def refused():
+        raise ValueError("the image is too small")
+        yield
+
+    photo = large_tiff(tmp_path)
+    batch = {"photo": [], "name": [], "large": [photo], "large_name": ["small"], "failed": []}
+    writer = PredictionWriter(tmp_path / "out", LABELS)
+    writer.on_predict_batch_end(trainer(), nn.Linear(1, 1), [refused()], batch, 0)
+    assert writer.failed == [f"{photo.path}: the image is too small"]
+    assert writer.num_written == 0
+
+
 def test_a_long_image_is_reported_on(tmp_path, monkeypatch):
     said = []
     monkeypatch.setattr("flatten_dense.callbacks.predictions._SECONDS_BETWEEN_REPORTS", 0.0)

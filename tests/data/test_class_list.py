@@ -146,3 +146,15 @@ def test_a_trained_model_reads_masks_of_other_values(tmp_path):
 def test_notes_are_no_classes(tmp_path):
     (tmp_path / "classes.txt").write_text("# my classes\ncat\n\ndog\n")
     assert read_class_list(tmp_path / "classes.txt").names == ("cat", "dog")
+
+
+@pytest.mark.parametrize("text", ["0 cat\n1 dog\n", "1: cat\n2: dog\n", "0,cat\n1,dog\n"])
+def test_a_numbered_list_is_not_taken_for_names(tmp_path, text):
+    (tmp_path / "classes.txt").write_text(text)
+    with pytest.raises(DataError, match=r"classes\.txt: the lines are numbered .* header Idx,Name"):
+        read_class_list(tmp_path / "classes.txt")
+
+
+def test_names_that_begin_with_numbers_are_names(tmp_path):
+    (tmp_path / "classes.txt").write_text("3 wheeler\n2 wheeler\n")
+    assert read_class_list(tmp_path / "classes.txt").names == ("3 wheeler", "2 wheeler")

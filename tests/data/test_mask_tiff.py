@@ -72,6 +72,13 @@ def test_an_unfinished_mask_leaves_nothing(tmp_path, photo):
     assert [path.name for path in tmp_path.iterdir()] == ["photo.tif"]
 
 
+def test_a_mask_that_cannot_be_begun_leaves_the_photo_closed(tmp_path, photo):
+    mask = MaskTiff(tmp_path / "missing/mask.tif", photo(), LABELS)
+    with pytest.raises(rasterio.errors.RasterioIOError), mask:
+        pass
+    assert mask._source.closed
+
+
 def test_preview_takes_the_nearest_pixels(tmp_path, photo):
     write(tmp_path / "mask.tif", photo(), [torch.zeros(1100, 700, dtype=torch.int64)])
     preview = read_mask_preview(tmp_path / "mask.tif", (110, 70), LABELS)

@@ -142,3 +142,21 @@ def test_a_mirrored_pass_makes_a_left_handed_model_even_handed():
     plain, mirrored = (segment(predict, image, (4, 100), flip=flip)[0] for flip in (False, True))
     assert plain.tolist() == [1] * 40 + [0] * 60
     assert torch.equal(mirrored, mirrored.flip(0))
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"mode": "slide", "window": 40, "stride": 40}, "inference.window 40 gives the model images of 40 x 40 pixels"),
+        ({"mode": "tiled", "tile_size": 32, "overlap": 0}, "inference.tile_size 32 .* 32 x 32 pixels"),
+        ({"mode": "whole", "scales": (1.0, 0.25)}, "inference.scales 0.25 .* 24 x 32 pixels"),
+    ],
+)
+def test_a_size_that_the_model_refuses_names_the_option_behind_it(options, complaint):
+    def particular(batch: Tensor) -> Tensor:
+        if min(batch.shape[-2:]) < 64:
+            raise ValueError("at least 64 pixels, please")
+        return batch
+
+    with pytest.raises(ValueError, match=f"{complaint}: at least 64 pixels, please"):
+        segment(particular, *images((96, 128)), (96, 128), **options)

@@ -76,6 +76,14 @@ def test_segment_leaves_the_training_mode_as_it_was(make_task):
     assert task.training
 
 
+def test_segment_goes_back_to_training_after_a_photo_that_the_model_refuses(make_task):
+    task = make_task().train()
+    task.forward = lambda _: torch.zeros(1, 0)[5]
+    with pytest.raises(IndexError):
+        task.segment(torch.zeros(3, 32, 32, dtype=torch.uint8))
+    assert task.training
+
+
 def test_segment_does_not_depend_on_the_training_mode(make_task):
     task = make_task(head=partial(SemanticFPNHead, channels=16, dropout=0.5))
     photo = torch.randint(0, 256, (3, 40, 40), dtype=torch.uint8)
