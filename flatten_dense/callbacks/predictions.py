@@ -39,7 +39,7 @@ class PredictionWriter(Callback):
         self.labels = labels
         self.num_written = 0
         self.failed: list[str] = []
-        """Messages about photos that could not be read."""
+        """Messages about photos that could not be read, and large TIFFs of a size that the model refuses."""
 
     def on_predict_batch_end(
         self,

@@ -166,14 +166,14 @@ class TrainerCLI(LightningCLI):
         """Say where everything is.
 
         Raises:
-            ValueError: some photos could not be read; the others are done.
+            ValueError: some photos could not be read or segmented; the others are done.
         """
         writer = self.writer
         rank_zero_info(
             f"{writer.num_written} masks are in {writer.directory}/masks, overlays in {writer.directory}/overlays"
         )
         if writer.failed:
-            raise ValueError(f"{len(writer.failed)} photos could not be read:\n  " + "\n  ".join(writer.failed))
+            raise ValueError(f"{len(writer.failed)} photos could not be segmented:\n  " + "\n  ".join(writer.failed))
 
     def _run_name(self) -> str:
         name = self._get(self.config, "name")

@@ -165,6 +165,11 @@ def _read_coloured(path: Path, lines: list[str]) -> ClassList:
             f"{path}: the line {wrong[0]!r} has no colour of three numbers from 0 to 255, as other lines have"
         )
     colours, names = zip(*(row for row in rows if row), strict=True)
+    if all(re.match(r"\d+[\s,;]", name) for name in names):
+        raise DataError(
+            f"{path}: the lines have a number beside name and colour ({first_few(lines)}); expected 'r g b name' or "
+            "'name,r,g,b'"
+        )
     return ClassList(names, colours)
 
 

@@ -62,6 +62,6 @@ def _naming(option: str, predict: Callable[[Tensor], Tensor]) -> Callable[[Tenso
             return predict(images)
         except ValueError as error:
             height, width = images.shape[-2:]
-            raise ValueError(f"{option} gives the model images of {height} x {width} pixels: {error}") from error
+            raise ValueError(f"{option} gives the model images of {width}x{height} pixels: {error}") from error
 
     return named

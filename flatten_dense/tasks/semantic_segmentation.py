@@ -155,9 +155,9 @@ class SemanticSegmentationTask(BaseTask):
     def segment(self, image: Tensor) -> Tensor:
         """Class indices ``[H, W]``, int64, of one photo ``[3, H, W]``, uint8 RGB as `read_image` gives it."""
         transform = SegmentationEvalTransform(self.input_format.scale, self.input_format.normalization)
+        normalized = transform(image).to(self.device)
         training = self.training
         self.eval()
-        normalized = transform(image).to(self.device)
         try:
             (mask,) = segment_batch(self, [normalized], [(image.shape[-2], image.shape[-1])], self.inference)
         finally:

@@ -88,6 +88,26 @@ def test_a_size_that_a_model_cannot_take_is_a_value_error():
         backbone(torch.randn(1, 3, 75, 101))
 
 
+@pytest.mark.parametrize(
+    ("raised", "seen"),
+    [
+        ("The size of tensor a (49) must match the size of tensor b (50)", ValueError),
+        ("shape '[1, 7, 7]' is invalid for input of size 50", ValueError),
+        ("CUDA error: an illegal memory access was encountered", RuntimeError),
+    ],
+)
+def test_of_runtime_errors_those_about_sizes_are_value_errors(raised, seen, monkeypatch):
+    def fail(_):
+        raise RuntimeError(raised)
+
+    backbone = TimmBackbone("resnet18")
+    monkeypatch.setattr(backbone.body, "forward", fail)
+    with pytest.raises(seen) as caught:
+        backbone(torch.randn(1, 3, 75, 101))
+    assert raised in str(caught.value)
+    assert type(caught.value) is seen
+
+
 def test_same_weights_as_the_plain_model():
     backbone = TimmBackbone("flatten_pvt_test").eval()
     model = timm.create_model("flatten_pvt_test", num_classes=0).eval()

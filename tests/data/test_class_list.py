@@ -155,6 +155,13 @@ def test_a_numbered_list_is_not_taken_for_names(tmp_path, text):
         read_class_list(tmp_path / "classes.txt")
 
 
+@pytest.mark.parametrize("text", ["0 128 64 128 road\n1 0 0 0 sky\n", "0,road,128,64,128\n1,sky,0,0,0\n"])
+def test_a_numbered_list_with_colours_is_refused(tmp_path, text):
+    (tmp_path / "classes.txt").write_text(text)
+    with pytest.raises(DataError, match=r"classes\.txt: the lines have a number beside name and colour"):
+        read_class_list(tmp_path / "classes.txt")
+
+
 def test_names_that_begin_with_numbers_are_names(tmp_path):
     (tmp_path / "classes.txt").write_text("3 wheeler\n2 wheeler\n")
     assert read_class_list(tmp_path / "classes.txt").names == ("3 wheeler", "2 wheeler")
