@@ -47,6 +47,9 @@ class SegmentationDataModule(BaseDataModule):
         num_workers: processes that load data; None leaves one CPU to training and takes the others, at most 8.
         label_map: file that says which class each value of the masks means (``7,road``), or each colour
             (``128 64 128 road``); ``ignore`` for what does not count. Without a class list it names the classes too.
+
+    Raises:
+        DataError: for this class itself, which has no layout.
     """
 
     layout: FolderLayout
@@ -75,6 +78,11 @@ class SegmentationDataModule(BaseDataModule):
         num_workers: int | None = None,
         label_map: Path | None = None,
     ) -> None:
+        if type(self) is SegmentationDataModule:
+            raise DataError(
+                "how photos and masks are laid out is not said: give --data ADE20KDataModule, FolderPairsDataModule or "
+                "a class of your own, or a recipe (-c), which says it"
+            )
         super().__init__(
             InputFormat(eval_scale, normalization or Normalization()), batch_size, eval_batch_size, num_workers
         )

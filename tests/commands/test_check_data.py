@@ -109,6 +109,7 @@ def test_a_recipe_may_name_the_file_of_its_data(clean, tmp_path, capsys):
         ([], "data"),
         (["-c", "nowhere"], "no such recipe"),
         (["-c", str(RECIPE)], "required: root"),
+        (["--data.root", "."], "laid out is not said: give --data ADE20KDataModule"),
         (["-c", str(RECIPE), "--data.root", "nowhere"], "--data.root nowhere: no such folder"),
         (["-c", str(RECIPE), "--data.root", ".", "--data.rot", "x"], "unknown option --data.rot"),
         (["-c", str(RECIPE), "--data.root", ".", "--data.num_workers", "-1"], "num_workers must be at least 0"),
