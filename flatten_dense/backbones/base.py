@@ -13,7 +13,7 @@ from flatten_dense.layers import Size
 
 # What lets timm's transformers take images of other sizes than their own; most models take any and know neither word.
 _ANY_SIZE: tuple[dict[str, Any], ...] = ({"dynamic_img_size": True}, {"strict_img_size": False})
-_SIZE_COMPLAINTS = ("The size of tensor", "is invalid for input of size", "must match")  # PyTorch's
+_SIZE_COMPLAINTS = ("must match", "is invalid for input of size")  # PyTorch's, of sums and reshapes
 _FINEST = 4  # stride of the first map that dense heads want
 
 

@@ -127,7 +127,7 @@ def read_class_list(path: Path) -> ClassList:
 
     Raises:
         DataError: if the file cannot be read, a name is missing or repeated, a row has no colour though others have,
-            the indices have gaps, or the lines of a plain list are numbered.
+            the indices have gaps, or lines are numbered without a header that says so.
     """
     lines = read_lines(path, "class list")
     header = lines[0].lower() if lines else ""

@@ -46,12 +46,33 @@ class MaskTiff:
         self._top = 0
 
     def __enter__(self) -> MaskTiff:
-        try:
-            self._open()
-        except BaseException:
-            self._stack.close()
-            self._draft.unlink(missing_ok=True)
-            raise
+        with contextlib.ExitStack() as opening:
+            opening.push(self)  # an opening that fails is cleaned up like a block that fails
+            self._source = self._stack.enter_context(open_tiff(self._photo.path))
+            height, width = self._photo.size
+            has_gaps = self._source.nodata is not None
+            with no_georeference_needed():
+                target = rasterio.open(
+                    self._draft,
+                    "w",
+                    driver="GTiff",
+                    height=height,
+                    width=width,
+                    count=1,
+                    dtype=str(self._rows.dtype),
+                    crs=self._source.crs,
+                    transform=self._source.transform,
+                    nodata=self._unlabelled if has_gaps else None,
+                    tiled=True,
+                    blockxsize=_BLOCK,
+                    blockysize=_BLOCK,
+                    compress="deflate",
+                    bigtiff="if_safer",
+                )
+            self._target = self._stack.enter_context(target)
+            if self._labels.disk_palette is not None:
+                self._target.write_colormap(1, dict(enumerate(self._labels.disk_palette)))
+            opening.pop_all()
         return self
 
     def write(self, strip: Tensor) -> None:
@@ -76,32 +97,6 @@ class MaskTiff:
                 self._draft.replace(self.path)
         finally:
             self._draft.unlink(missing_ok=True)
-
-    def _open(self) -> None:
-        self._source = self._stack.enter_context(open_tiff(self._photo.path))
-        height, width = self._photo.size
-        has_gaps = self._source.nodata is not None
-        with no_georeference_needed():
-            target = rasterio.open(
-                self._draft,
-                "w",
-                driver="GTiff",
-                height=height,
-                width=width,
-                count=1,
-                dtype=str(self._rows.dtype),
-                crs=self._source.crs,
-                transform=self._source.transform,
-                nodata=self._unlabelled if has_gaps else None,
-                tiled=True,
-                blockxsize=_BLOCK,
-                blockysize=_BLOCK,
-                compress="deflate",
-                bigtiff="if_safer",
-            )
-        self._target = self._stack.enter_context(target)
-        if self._labels.disk_palette is not None:
-            self._target.write_colormap(1, dict(enumerate(self._labels.disk_palette)))
 
     @property
     def _unlabelled(self) -> int:
