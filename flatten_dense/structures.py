@@ -1,13 +1,14 @@
-"""What the floors hand to one another: the meaning of labels and the scale of pixels."""
+"""What the floors hand to one another: the meaning of labels, the scale of pixels, padded batches, detections."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 Colour: TypeAlias = tuple[int, int, int]
@@ -151,6 +152,98 @@ class LabelSpace:
                 f"a label map must lead to each of the {self.num_classes} classes, and to nothing else but "
                 f"ignore_index={self.ignore_index}; it leads to {sorted(targets)}"
             )
+
+
+@dataclass(frozen=True)
+class DetectionLabels:
+    """What the classes of objects are called; inside the package they are 0..K-1.
+
+    Attributes:
+        class_names: K names, in the order of the class indices.
+        palette: K colours, 8-bit RGB.
+        category_ids: K numbers that the data set's own files give the classes; results leave with them.
+    """
+
+    class_names: tuple[str, ...]
+    palette: tuple[Colour, ...]
+    category_ids: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if not self.class_names:
+            raise ValueError("detection needs at least one class, got none")
+        if not len(self.class_names) == len(self.palette) == len(self.category_ids):
+            raise ValueError(
+                f"{len(self.class_names)} classes, {len(self.palette)} colours and {len(self.category_ids)} category "
+                "ids do not fit together"
+            )
+        if len(set(self.category_ids)) != len(self.category_ids):
+            raise ValueError(f"category ids must differ, got {self.category_ids}")
+
+    @property
+    def num_classes(self) -> int:
+        """K."""
+        return len(self.class_names)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain types only, fit for a checkpoint read with ``weights_only=True``."""
+        return {
+            "class_names": list(self.class_names),
+            "palette": [list(colour) for colour in self.palette],
+            "category_ids": list(self.category_ids),
+        }
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> DetectionLabels:
+        """The inverse of :meth:`to_dict`."""
+        palette = tuple((int(r), int(g), int(b)) for r, g, b in values["palette"])
+        return cls(tuple(values["class_names"]), palette, tuple(int(number) for number in values["category_ids"]))
+
+
+Labels: TypeAlias = LabelSpace | DetectionLabels
+
+RLE: TypeAlias = dict[str, Any]
+"""A mask as pycocotools encodes it: ``size`` [H, W] and ``counts``, compressed bytes."""
+
+
+class Detections(NamedTuple):
+    """What was found in one image, highest score first.
+
+    Attributes:
+        boxes: float32 ``[N, 4]``, (left, top, right, bottom) in pixels.
+        scores: float32 ``[N]``, 0..1.
+        labels: int64 ``[N]``, class indices.
+        masks: N masks of the image's size; None from a model of boxes alone.
+    """
+
+    boxes: Tensor
+    scores: Tensor
+    labels: Tensor
+    masks: list[RLE] | None = None
+
+
+class ImageBatch(NamedTuple):
+    """Images of several sizes, padded with zeros at the right and bottom to one.
+
+    Attributes:
+        tensor: ``[B, C, H, W]``.
+        sizes: (h, w) of each image's own part.
+    """
+
+    tensor: Tensor
+    sizes: list[tuple[int, int]]
+
+    @property
+    def padded_size(self) -> tuple[int, int]:
+        """(H, W)."""
+        return self.tensor.shape[-2], self.tensor.shape[-1]
+
+
+def pad_images(images: Sequence[Tensor], multiple: int = 32) -> ImageBatch:
+    """Pad images ``[C, h, w]`` to one size, a multiple of this many pixels, and stack them."""
+    sizes = [(image.shape[-2], image.shape[-1]) for image in images]
+    height, width = (-(-max(sides) // multiple) * multiple for sides in zip(*sizes, strict=True))
+    padded = [F.pad(image, (0, width - w, 0, height - h)) for image, (h, w) in zip(images, sizes, strict=True)]
+    return ImageBatch(torch.stack(padded), sizes)
 
 
 def pack_colour(colour: Colour) -> int:

@@ -1,0 +1,1 @@
+"""Detection data: images with boxes, masks and classes of objects."""
