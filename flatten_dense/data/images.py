@@ -6,11 +6,12 @@ import contextlib
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 from torch import Tensor
 
 from flatten_dense.structures import LabelSpace
@@ -23,6 +24,8 @@ TO_TILED_TIFF = "rio convert IN OUT.tif --co tiled=true --co blockxsize=512 --co
 
 # Naming the decoders keeps Pillow from trying the others. JPEG includes MPO, which some cameras write.
 _PHOTO_FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP")
+_SIDEWAYS = range(5, 9)  # EXIF orientations that swap the sides
+_Result = TypeVar("_Result")
 
 
 class DataError(ValueError):
@@ -36,6 +39,20 @@ class DataError(ValueError):
     def __init__(self, message: str) -> None:
         raised_as = f"{type(self).__module__}.{type(self).__qualname__}: "
         super().__init__(message.rpartition(raised_as)[2].strip())
+
+
+class PhotoHeader(NamedTuple):
+    """What the beginning of a photo's file says.
+
+    Attributes:
+        width: in pixels, of the upright photo.
+        height: in pixels, of the upright photo.
+        orientation: the EXIF value, 1..8; 1 where the pixels are stored upright.
+    """
+
+    width: int
+    height: int
+    orientation: int
 
 
 def first_few(items: Sequence[object]) -> str:
@@ -95,6 +112,17 @@ def read_image(path: Path | str) -> Tensor:
     return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
+def read_header(path: Path | str) -> PhotoHeader:
+    """Find out the size that :func:`read_image` gives a photo, without decoding its pixels.
+
+    The orientation of a PNG is found only if it stands before the pixels, as nearly all programs write it.
+
+    Raises:
+        DataError: if the file is missing, empty, or not a photo by its header; what follows may still be damaged.
+    """
+    return _decode(Path(path), _PHOTO_FORMATS, _upright_header, load=False)
+
+
 def read_mask(path: Path | str) -> Tensor:
     """Read an index mask: a PNG of one channel whose values, or palette indices, are the labels.
 
@@ -137,13 +165,14 @@ def mask_image(mask: Tensor, labels: LabelSpace) -> Image.Image:
 
 
 def _decode(
-    path: Path, formats: tuple[str, ...], convert: Callable[[Image.Image, Path], NDArray[np.generic]]
-) -> NDArray[np.generic]:
+    path: Path, formats: tuple[str, ...], convert: Callable[[Image.Image, Path], _Result], load: bool = True
+) -> _Result:
     try:
         if path.stat().st_size == 0:
             raise DataError(f"{path}: the file is empty (0 bytes); replace or remove it")
         with Image.open(path, formats=formats) as image:
-            image.load()
+            if load:
+                image.load()
             return convert(image, path)
     except DataError:
         raise
@@ -165,6 +194,17 @@ def _decode(
     except Exception as error:  # on damaged data Pillow's decoders raise nearly anything
         reason = f"the image is damaged or cut short ({error}); replace or remove it"
     raise DataError(f"{path}: {reason}")
+
+
+def _upright_header(image: Image.Image, path: Path) -> PhotoHeader:
+    orientation = 1
+    with contextlib.suppress(Exception):  # as when the pixels are read
+        # A PNG's own getexif would decode the pixels, to see what stands behind them.
+        orientation = int(Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1))
+    width, height = image.size
+    if isinstance(image, TiffImagePlugin.TiffImageFile):  # newer Pillow gives it the upright size
+        width, height = image.tag_v2[TiffImagePlugin.IMAGEWIDTH], image.tag_v2[TiffImagePlugin.IMAGELENGTH]
+    return PhotoHeader(*((height, width) if orientation in _SIDEWAYS else (width, height)), orientation)
 
 
 def _to_rgb(image: Image.Image, path: Path) -> NDArray[np.uint8]:

@@ -9,7 +9,15 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from flatten_dense.data.images import DataError, list_images, mask_image, read_colours, read_image, read_mask
+from flatten_dense.data.images import (
+    DataError,
+    list_images,
+    mask_image,
+    read_colours,
+    read_header,
+    read_image,
+    read_mask,
+)
 from flatten_dense.structures import LabelSpace, default_palette
 
 # What each EXIF orientation asks for, by numpy.
@@ -54,6 +62,30 @@ def test_first_frame_of_a_camera_file_with_several_is_read(tmp_path):
     frames = [Image.new("RGB", (8, 8), colour) for colour in ("white", "black")]
     frames[0].save(tmp_path / "a.jpg", format="MPO", save_all=True, append_images=frames[1:])
     assert read_image(tmp_path / "a.jpg").min() == 255
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif"])
+def test_the_header_says_the_size_that_the_upright_photo_has(tmp_path, pixels, suffix, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(pixels).save(tmp_path / f"a.{suffix}", exif=exif)
+    _, height, width = read_image(tmp_path / f"a.{suffix}").shape
+    assert read_header(tmp_path / f"a.{suffix}") == (width, height, orientation)
+
+
+def test_the_header_is_read_without_the_pixels(tmp_path):
+    Image.new("RGB", (30, 20)).save(tmp_path / "a.png")
+    content = (tmp_path / "a.png").read_bytes()
+    (tmp_path / "a.png").write_bytes(content[: content.index(b"IDAT") + 8])
+    assert read_header(tmp_path / "a.png") == (30, 20, 1)
+
+
+@pytest.mark.parametrize("content", [b"", b"no photo"])
+def test_a_header_that_is_none_is_refused(tmp_path, content):
+    (tmp_path / "a.jpg").write_bytes(content)
+    with pytest.raises(DataError, match=r"a\.jpg: .*(empty|not a readable image)"):
+        read_header(tmp_path / "a.jpg")
 
 
 @pytest.mark.parametrize("mode", ["L", "1", "LA"])
