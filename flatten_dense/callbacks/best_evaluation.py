@@ -3,14 +3,23 @@
 import math
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 from lightning import Callback, LightningModule, Trainer
 
-from flatten_dense.metrics import SegmentationScores
+
+class Scores(Protocol):
+    """The scores of an evaluation, of any task."""
+
+    @property
+    def main(self) -> float:
+        """The one by which evaluations are compared, higher is better; NaN where there is none."""
 
 
-class BestEvaluation(Callback):
+S = TypeVar("S", bound=Scores)
+
+
+class BestEvaluation(Callback, Generic[S]):
     """Write something about an evaluation: in a fit, about its best validation, otherwise about the set evaluated.
 
     Args:
@@ -20,12 +29,12 @@ class BestEvaluation(Callback):
     goes_on = True
     """Whether this run goes on with the one whose checkpoint it loads; a new run's first evaluation is its best."""
 
-    def __init__(self, scores: Callable[[], SegmentationScores | None]) -> None:
+    def __init__(self, scores: Callable[[], S | None]) -> None:
         self.scores = scores
         self.best = -math.inf
 
     @abstractmethod
-    def write(self, trainer: Trainer, pl_module: LightningModule, scores: SegmentationScores) -> None:
+    def write(self, trainer: Trainer, pl_module: LightningModule, scores: S) -> None:
         """Write about the evaluation that has these scores; called in every process, but only one may write files."""
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -33,9 +42,9 @@ class BestEvaluation(Callback):
         scores = self.scores()
         if scores is None or trainer.sanity_checking:
             return
-        if trainer.state.fn == "fit" and not scores.mIoU > self.best:
+        if trainer.state.fn == "fit" and not scores.main > self.best:
             return
-        self.best = scores.mIoU
+        self.best = scores.main
         self.write(trainer, pl_module, scores)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -12,7 +12,7 @@ from flatten_dense.structures import LabelSpace
 from flatten_dense.visualization import confusion_picture
 
 
-class EvaluationReport(BestEvaluation):
+class EvaluationReport(BestEvaluation[SegmentationScores]):
     """Write `per_class.csv` and `pictures/confusion.png`: of the best validation in a fit, else of the set evaluated.
 
     The table has the columns of :func:`flatten_dense.metrics.per_class_rows`, empty where there is no score.

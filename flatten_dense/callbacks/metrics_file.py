@@ -11,35 +11,37 @@ import torch
 from lightning import LightningModule, Trainer
 from torch import nn
 
-from flatten_dense.callbacks.best_evaluation import BestEvaluation
-from flatten_dense.metrics import SegmentationScores, scores_as_dict
-from flatten_dense.structures import LabelSpace
+from flatten_dense.callbacks.best_evaluation import BestEvaluation, S
 
 
-class MetricsFile(BestEvaluation):
+class MetricsFile(BestEvaluation[S]):
     """Write `metrics.json`: of the best validation in a fit, of the set evaluated otherwise.
 
     Args:
         path: the file.
         scores: gives the scores of the evaluation that has just ended.
-        labels: names of the classes.
+        describe: the scores as JSON holds them.
         facts: what else the file should say (split, resolution, checkpoint).
     """
 
     def __init__(
-        self, path: Path, scores: Callable[[], SegmentationScores | None], labels: LabelSpace, facts: dict[str, Any]
+        self,
+        path: Path,
+        scores: Callable[[], S | None],
+        describe: Callable[[S], dict[str, Any]],
+        facts: dict[str, Any],
     ) -> None:
         super().__init__(scores)
         self.path = path
-        self.labels = labels
+        self.describe = describe
         self.facts = facts
 
-    def write(self, trainer: Trainer, pl_module: LightningModule, scores: SegmentationScores) -> None:
+    def write(self, trainer: Trainer, pl_module: LightningModule, scores: S) -> None:
         """Write the file."""
         if not trainer.is_global_zero:
             return
         content = {
-            **scores_as_dict(scores, self.labels.class_names),
+            **self.describe(scores),
             **self.facts,
             "step": trainer.global_step,
             "weights_sha256": weights_hash(pl_module),

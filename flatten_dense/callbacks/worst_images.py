@@ -29,7 +29,7 @@ class _Image(NamedTuple):
     errors: str
 
 
-class WorstImages(BestEvaluation):
+class WorstImages(BestEvaluation[SegmentationScores]):
     """Draw the images with the lowest scores, worst first: of the best validation in a fit, else of the set evaluated.
 
     An image's score is its own mean IoU: the mean, over the classes that its truth or its prediction holds, of

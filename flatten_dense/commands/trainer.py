@@ -32,6 +32,7 @@ from flatten_dense.data.base import BaseDataModule
 from flatten_dense.data.folder_pairs import FolderPairsDataModule  # noqa: F401
 from flatten_dense.data.photos import PhotoDataModule
 from flatten_dense.loggers import AppendingCSVLogger
+from flatten_dense.metrics import SegmentationScores, scores_as_dict
 from flatten_dense.tasks.base import BaseTask
 from flatten_dense.tasks.checkpoint import AtomicCheckpointIO, read_checkpoint
 from flatten_dense.tasks.semantic_segmentation import SemanticSegmentationTask
@@ -208,9 +209,13 @@ class TrainerCLI(LightningCLI):
             "resolution": {"resized_to": task.input_format.scale or "own size", "scored_at": "the mask's own size"},
             "inference": task.inference_used,  # filled in at the end of each evaluation
         }
+
+        def describe(scores: SegmentationScores) -> dict[str, Any]:
+            return scores_as_dict(scores, task.labels.class_names)
+
         callbacks: list[Callback] = [
             PredictionPlotter(run / "pictures", task.labels, task.input_format),
-            MetricsFile(run / "metrics.json", lambda: task.scores, task.labels, facts),
+            MetricsFile(run / "metrics.json", lambda: task.scores, describe, facts),
             EvaluationReport(run, lambda: task.scores, task.labels),
             WorstImages(run / "pictures" / "worst.png", lambda: task.scores, task.labels, task.input_format),
         ]

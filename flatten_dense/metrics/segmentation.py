@@ -36,6 +36,11 @@ class SegmentationScores(NamedTuple):
     confusion: Tensor
 
     @property
+    def main(self) -> float:
+        """The score by which evaluations are compared: mIoU."""
+        return self.mIoU
+
+    @property
     def truth_pixels(self) -> Tensor:
         """int64 ``[K]``, labelled pixels of each true class."""
         return self.confusion.sum(1)

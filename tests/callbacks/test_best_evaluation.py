@@ -70,3 +70,10 @@ def test_sanity_check_is_no_validation():
     recorder = Recorder()
     recorder.after("on_validation_end", GOOD, sanity_checking=True)
     assert recorder.written == []
+
+
+def test_evaluations_are_compared_by_their_main_score():
+    recorder = Recorder()
+    for main in (0.2, 0.1, 0.3):
+        recorder.after("on_validation_end", SimpleNamespace(main=main, mIoU=-main))
+    assert recorder.written == [-0.2, -0.3]

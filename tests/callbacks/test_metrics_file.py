@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from flatten_dense.callbacks import MetricsFile, weights_hash
-from flatten_dense.metrics.segmentation import SegmentationConfusion
+from flatten_dense.metrics import SegmentationConfusion, scores_as_dict
 from flatten_dense.structures import LabelSpace, default_palette
 
 LABELS = LabelSpace(("a", "b", "c"), default_palette(3), reduce_zero_label=True)
@@ -29,7 +29,12 @@ GOOD = scores([0, 1, 1], [0, 1, 1])
 @pytest.fixture
 def metrics_file(tmp_path):
     current = SimpleNamespace(scores=GOOD)
-    callback = MetricsFile(tmp_path / "metrics.json", lambda: current.scores, LABELS, {"split": "validation"})
+    callback = MetricsFile(
+        tmp_path / "metrics.json",
+        lambda: current.scores,
+        lambda scores: scores_as_dict(scores, LABELS.class_names),
+        {"split": "validation"},
+    )
     return callback, current
 
 
