@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flatten_dense.structures import DetectionLabels, default_palette
+from flatten_dense.structures import DetectionLabels, vivid_palette
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class DetectionAnnotations:
         """The classes: categories by rising id."""
         categories = sorted(self.categories, key=lambda category: int(category["id"]))
         names = tuple(str(category["name"]) for category in categories)
-        return DetectionLabels(names, default_palette(len(names)), tuple(int(c["id"]) for c in categories))
+        return DetectionLabels(names, vivid_palette(len(names)), tuple(int(c["id"]) for c in categories))
 
     def to_coco(self) -> dict[str, Any]:
         """The content of a COCO annotation file; the parts are shared, not copied."""
