@@ -289,15 +289,15 @@ def default_palette(num_classes: int) -> tuple[Colour, ...]:
 def vivid_palette(num_classes: int) -> tuple[Colour, ...]:
     """Distinct 8-bit RGB colours, none of them dark, which thin lines on photos need.
 
-    Hues are spread by the golden angle, at four lightnesses by turns.
+    Hues are spread by the golden ratio, at four lightnesses by turns; red is left to what is wrong.
 
     Source: Björn Ottosson, Oklab; channels out of range are clipped.
     """
 
     def colour(index: int) -> Colour:
-        hue = math.radians(25 + 137.508 * index)
+        hue = math.radians(50 + 315 * (index * 0.6180339887 % 1))
         lightness = (0.70, 0.82, 0.60, 0.75)[index % 4]
-        a, b = 0.18 * math.cos(hue), 0.18 * math.sin(hue)
+        a, b = 0.15 * math.cos(hue), 0.15 * math.sin(hue)
         long = (lightness + 0.3963377774 * a + 0.2158037573 * b) ** 3
         medium = (lightness - 0.1055613458 * a - 0.0638541728 * b) ** 3
         short = (lightness - 0.0894841775 * a - 1.2914855480 * b) ** 3
