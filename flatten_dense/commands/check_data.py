@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from jsonargparse import ArgumentParser, get_loader
 from rich.console import Console
@@ -17,8 +18,7 @@ from rich.table import Table
 
 from flatten_dense.commands.recipes import find_recipe
 from flatten_dense.data.ade20k import ADE20KDataModule  # noqa: F401 - so that --data can name it
-from flatten_dense.data.checks import check_data
-from flatten_dense.data.data_report import DataReport, Problem
+from flatten_dense.data.data_report import CountTable, DataReport, Problem
 from flatten_dense.data.folder_pairs import FolderPairsDataModule  # noqa: F401
 from flatten_dense.data.segmentation import SegmentationDataModule
 
@@ -52,7 +52,7 @@ def run(args: Sequence[str]) -> int:
     columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         bar = progress.add_task("Reading photos and masks", total=None)
-        report = check_data(data, lambda done, total: progress.update(bar, completed=done, total=total))
+        report = data.check(lambda done, total: progress.update(bar, completed=done, total=total))
     if options.json:
         sys.stdout.write(json.dumps(report.to_dict(), indent=2) + "\n")
     else:
@@ -87,40 +87,31 @@ def _read_yaml(path: Path) -> object:
     return content
 
 
-def _print(report: DataReport, seconds: float) -> None:
+def _print(report: DataReport[Any], seconds: float) -> None:
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=_WIDTH_OF_A_FILE)
-    if report.splits and report.class_names:
-        console.print(_histogram(report))
+    for counts in report.tables():
+        console.print(_counts(counts))
     if report.problems:
         console.print(_problems(report.problems))
-    pairs = sum(counts.pairs for counts in report.splits.values())
     errors, warnings = report.count("error"), report.count("warning")
     more = " (--json lists every file)" if any(len(p.files) > _FILES_SHOWN for p in report.problems) else ""
-    summary = f"{report.root}: {errors} error(s), {warnings} warning(s) in {pairs} pairs, {seconds:.1f} s{more}"
+    summary = f"{report.root}: {errors} error(s), {warnings} warning(s) in {report.amount()}, {seconds:.1f} s{more}"
     console.print(summary, markup=False, soft_wrap=True)
 
 
-def _histogram(report: DataReport) -> Table:
-    """A row per class, two columns per split."""
-    table = Table(title="Share of labelled pixels, and masks that hold the class", title_justify="left")
-    table.add_column("class", overflow="fold")
-    for split in report.splits:
-        table.add_column(f"{split} pixels", justify="right")
-        table.add_column("masks", justify="right")
-    for index, name in enumerate(report.class_names):
-        row = [escape(name)]
-        for counts in report.splits.values():
-            labelled = sum(counts.class_pixels)
-            share = counts.class_pixels[index] / labelled if labelled else 0
-            row += [f"{share:.3%}" if counts.class_images[index] else "-", str(counts.class_images[index])]
-        table.add_row(*row)
+def _counts(counts: CountTable) -> Table:
+    table = Table(title=counts.title, title_justify="left")
+    name, *numbers = counts.columns
+    table.add_column(name, overflow="fold")
+    for column in numbers:
+        table.add_column(column, justify="right")
+    for row in counts.rows:
+        table.add_row(*map(escape, row))
     table.add_section()
-    row = ["ignored, of all pixels and masks"]
-    for counts in report.splits.values():
-        row += [f"{counts.ignored / counts.pixels:.3%}" if counts.pixels else "-", str(counts.pairs)]
-    table.add_row(*row)
+    for row in counts.totals:
+        table.add_row(*map(escape, row))
     return table
 
 

@@ -3,28 +3,47 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
-
-from torch.utils.data import DataLoader
+from typing import Protocol
 
 from flatten_dense.data.base import Split
-from flatten_dense.data.data_report import DataReport, Problem, SplitCounts
-from flatten_dense.data.images import DataError, first_few
+from flatten_dense.data.data_report import Problem
+from flatten_dense.data.images import DataError
+from flatten_dense.data.inspection import read_all
+from flatten_dense.data.label_values import describe_labels
 from flatten_dense.data.pair_facts import PairFacts, PairInspection
-from flatten_dense.data.segmentation import SegmentationDataModule, describe_labels
+from flatten_dense.data.pairs import Pairing
+from flatten_dense.data.segmentation_report import SegmentationReport, SplitCounts
+from flatten_dense.data.split_checks import SPLITS, repeated_photos, unlearned_classes
 from flatten_dense.structures import LabelSpace, unpack_colour
 
-SPLITS: tuple[Split, ...] = ("train", "val", "test")
-_FEW_PAIRS = 64  # for fewer, starting processes takes longer than reading
 _COMMON_ZERO = 0.1  # of the masks
 _MUCH_IGNORED = 0.5  # of a split's pixels
 _MOST_VALUES = 20  # rows of a table about values or colours that are no class
 
 
+class SegmentationSource(Protocol):
+    """What a check asks of a data module: where the files are, and what they mean."""
+
+    root: Path
+    num_workers: int
+
+    @property
+    def labels(self) -> LabelSpace:
+        """The classes; raises a DataError if they cannot be found out."""
+
+    @property
+    def folders(self) -> dict[Split, str]:
+        """What each split is called on disk."""
+
+    def find_pairs(self, split: Split) -> Pairing:
+        """The files of a split; raises a DataError if a folder is missing or empty."""
+
+
 def check_data(
-    data: SegmentationDataModule, progress: Callable[[int, int], object] = lambda done, total: None
-) -> DataReport:
+    data: SegmentationSource, progress: Callable[[int, int], object] = lambda done, total: None
+) -> SegmentationReport:
     """Read every file of every split.
 
     Splits that are the same folder are read once. A test split that is not there is only worth a warning.
@@ -37,10 +56,10 @@ def check_data(
     labels = _labels(data, problems)
     samples = [(split, *pair) for split in _different_splits(data) for pair in _pairs(data, split, problems)]
     facts: list[PairFacts] = []
-    for pair in _read(samples, labels, data.num_workers):
+    for pair in read_all(PairInspection(samples, labels), data.num_workers):
         facts.append(pair)
         progress(len(facts), len(samples))
-    report = DataReport(str(data.root), labels.class_names if labels else ())
+    report = SegmentationReport(str(data.root), labels.class_names if labels else ())
     for split in dict.fromkeys(pair.split for pair in facts):
         own = [pair for pair in facts if pair.split == split]
         problems += _unreadable(split, own)
@@ -49,13 +68,14 @@ def check_data(
         if labels is not None:
             problems += _outside(split, own, labels)
             problems += _unlabelled(split, own, counts)
-    problems += _duplicates(facts)
-    problems += _classes(report)
+    problems += repeated_photos((pair.split, pair.photo, pair.digest) for pair in facts)
+    class_images = {split: counts.class_images for split, counts in report.splits.items()}
+    problems += unlearned_classes(report.class_names, class_images)
     report.problems = sorted(problems, key=lambda problem: problem.severity)
     return report
 
 
-def _labels(data: SegmentationDataModule, problems: list[Problem]) -> LabelSpace | None:
+def _labels(data: SegmentationSource, problems: list[Problem]) -> LabelSpace | None:
     try:
         return data.labels
     except ValueError as error:
@@ -63,7 +83,7 @@ def _labels(data: SegmentationDataModule, problems: list[Problem]) -> LabelSpace
         return None
 
 
-def _different_splits(data: SegmentationDataModule) -> list[Split]:
+def _different_splits(data: SegmentationSource) -> list[Split]:
     """The splits, without one that only another name stands for."""
     first_of: dict[str, Split] = {}
     for split in SPLITS:
@@ -71,7 +91,7 @@ def _different_splits(data: SegmentationDataModule) -> list[Split]:
     return list(first_of.values())
 
 
-def _pairs(data: SegmentationDataModule, split: Split, problems: list[Problem]) -> list[tuple[Path, Path]]:
+def _pairs(data: SegmentationSource, split: Split, problems: list[Problem]) -> list[tuple[Path, Path]]:
     try:
         pairing = data.find_pairs(split)
     except DataError as error:
@@ -80,15 +100,6 @@ def _pairs(data: SegmentationDataModule, split: Split, problems: list[Problem]) 
     for (kind, what), items in pairing.problems().items():
         problems.append(Problem(kind, "error", split, f"{len(items)} {what}", tuple((str(item), "") for item in items)))
     return pairing.samples
-
-
-def _read(
-    samples: Sequence[tuple[str, Path, Path]], labels: LabelSpace | None, num_workers: int
-) -> Iterator[PairFacts]:
-    inspection = PairInspection(samples, labels)
-    workers = num_workers if len(samples) > _FEW_PAIRS else 0
-    for batch in DataLoader(inspection, batch_size=4, num_workers=workers, collate_fn=list):
-        yield from batch
 
 
 def _unreadable(split: str, facts: list[PairFacts]) -> Iterator[Problem]:
@@ -178,38 +189,3 @@ def _unlabelled(split: str, facts: list[PairFacts], counts: SplitCounts) -> Iter
     if counts.ignored > _MUCH_IGNORED * counts.pixels:
         share = counts.ignored / counts.pixels
         yield Problem("ignored", "warning", split, f"{share:.0%} of the pixels are ignored: neither learned nor scored")
-
-
-def _duplicates(facts: list[PairFacts]) -> Iterator[Problem]:
-    same: dict[str, list[PairFacts]] = defaultdict(list)
-    for pair in facts:
-        if pair.digest:
-            same[pair.digest].append(pair)
-    across: dict[str, list[tuple[str, str]]] = defaultdict(list)
-    within: dict[str, list[tuple[str, str]]] = defaultdict(list)
-    for first, *others in same.values():
-        for other in others:
-            splits = dict.fromkeys((first.split, other.split))
-            group = within if len(splits) == 1 else across
-            group[" and ".join(splits)].append((other.photo, f"the same pixels as {first.photo}"))
-    for names, files in across.items():
-        message = f"{len(files)} photo(s) are in both {names}: scores there are not those of unseen photos"
-        yield Problem("in two splits", "error", names, message, tuple(files))
-    for name, files in within.items():
-        yield Problem("twice", "warning", name, f"{len(files)} photo(s) repeat another of the split", tuple(files))
-
-
-def _classes(report: DataReport) -> Iterator[Problem]:
-    occurs = {split: {i for i, n in enumerate(counts.class_images) if n} for split, counts in report.splits.items()}
-    if not occurs:
-        return
-    anywhere = set().union(*occurs.values())
-    never = [name for index, name in enumerate(report.class_names) if index not in anywhere]
-    if never:
-        yield Problem("class absent", "warning", "", f"{len(never)} class(es) occur nowhere: {first_few(never)}")
-    learned = occurs.get("train", anywhere)  # a train split that cannot be read is a problem of its own
-    for split in occurs:
-        unseen = [report.class_names[index] for index in sorted(occurs[split] - learned)]
-        if unseen:
-            message = f"{len(unseen)} class(es) never occur in train, so they cannot be learned: {first_few(unseen)}"
-            yield Problem("class untrained", "warning", split, message)

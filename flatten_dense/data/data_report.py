@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar
 
 Severity = Literal["error", "warning"]
+Counts = TypeVar("Counts")
 
 
 @dataclass(frozen=True)
@@ -27,27 +29,25 @@ class Problem:
     files: tuple[tuple[str, str], ...] = ()
 
 
-@dataclass
-class SplitCounts:
-    """What the masks of a split hold.
+@dataclass(frozen=True)
+class CountTable:
+    """Numbers to show.
 
     Attributes:
-        pairs: photos that have a mask.
-        pixels: of all masks that could be read.
-        ignored: pixels without label.
-        class_pixels: number of pixels of each of the K classes.
-        class_images: number of masks in which each class occurs.
+        title: above the table.
+        columns: the headings; what stands below the first is a name, below the others numbers.
+        rows: as many cells as columns each.
+        totals: rows that are set apart at the bottom.
     """
 
-    pairs: int
-    pixels: int
-    ignored: int
-    class_pixels: list[int]
-    class_images: list[int]
+    title: str
+    columns: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+    totals: list[tuple[str, ...]] = field(default_factory=list)
 
 
 @dataclass
-class DataReport:
+class DataReport(ABC, Generic[Counts]):
     """What a check found.
 
     Attributes:
@@ -59,8 +59,20 @@ class DataReport:
 
     root: str
     class_names: tuple[str, ...]
-    splits: dict[str, SplitCounts] = field(default_factory=dict)
+    splits: dict[str, Counts] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
+
+    @abstractmethod
+    def amount(self) -> str:
+        """How much was read, in words."""
+
+    @abstractmethod
+    def tables(self) -> list[CountTable]:
+        """The counts of all splits, to be shown."""
+
+    @abstractmethod
+    def split_dict(self, counts: Counts) -> dict[str, Any]:
+        """The counts of a split in plain types, for JSON."""
 
     def count(self, severity: Severity) -> int:
         """Number of problems of a severity."""
@@ -68,20 +80,6 @@ class DataReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types only, for JSON."""
-        splits = {
-            name: {
-                "pairs": counts.pairs,
-                "pixels": counts.pixels,
-                "ignored_share": counts.ignored / counts.pixels if counts.pixels else None,
-                "classes": {
-                    class_name: {"pixels": pixels, "images": images}
-                    for class_name, pixels, images in zip(
-                        self.class_names, counts.class_pixels, counts.class_images, strict=True
-                    )
-                },
-            }
-            for name, counts in self.splits.items()
-        }
         problems = [
             {**asdict(problem), "files": [{"path": path, "detail": detail} for path, detail in problem.files]}
             for problem in self.problems
@@ -92,6 +90,6 @@ class DataReport:
             "errors": self.count("error"),
             "warnings": self.count("warning"),
             "class_names": list(self.class_names),
-            "splits": splits,
+            "splits": {name: self.split_dict(counts) for name, counts in self.splits.items()},
             "problems": problems,
         }

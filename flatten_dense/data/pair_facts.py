@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,8 +11,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from flatten_dense.data.images import DataError, read_image, read_mask
-from flatten_dense.data.segmentation import outside_classes, read_label_values
+from flatten_dense.data.images import DataError, read_mask
+from flatten_dense.data.inspection import inspect_photo
+from flatten_dense.data.label_values import outside_classes, read_label_values
 from flatten_dense.structures import LabelSpace
 
 _MOST_VALUES = 1000  # a photo in place of a mask of colours has a hundred thousand
@@ -69,12 +69,8 @@ class PairInspection(Dataset[PairFacts]):
         """Read one pair; a file that cannot be read is a fact like others."""
         split, photo, mask = self.samples[index]
         facts = PairFacts(split, str(photo), str(mask))
-        try:
-            pixels = read_image(photo)
-            facts.photo_size = (pixels.shape[2], pixels.shape[1])
-            facts.digest = _digest(pixels)
-        except DataError as error:
-            facts.photo_error = str(error).removeprefix(f"{photo}: ")
+        seen = inspect_photo(photo)
+        facts.photo_error, facts.photo_size, facts.digest = seen.error, seen.size, seen.digest
         try:
             values = read_label_values(mask, self.labels) if self.labels else read_mask(mask)
             facts.mask_size = (values.shape[1], values.shape[0])
@@ -83,12 +79,6 @@ class PairInspection(Dataset[PairFacts]):
         except DataError as error:
             facts.mask_error = str(error).removeprefix(f"{mask}: ")
         return facts
-
-
-def _digest(pixels: Tensor) -> str:
-    digest = hashlib.blake2b(pixels.permute(1, 2, 0).contiguous().numpy().data, digest_size=16)
-    digest.update(repr(tuple(pixels.shape)).encode())
-    return digest.hexdigest()
 
 
 def _count(values: Tensor, labels: LabelSpace, facts: PairFacts) -> None:

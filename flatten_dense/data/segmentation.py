@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,14 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from flatten_dense.data.base import BaseDataModule, Split
+from flatten_dense.data.checks import check_data
 from flatten_dense.data.class_list import check_same_classes, read_labels, with_label_map
-from flatten_dense.data.images import DataError, first_few, read_colours, read_image, read_mask
+from flatten_dense.data.images import DataError, read_image
+from flatten_dense.data.label_values import outside_classes, read_label_values, values_outside
 from flatten_dense.data.pairs import FolderLayout, Pairing, require_pairs
+from flatten_dense.data.segmentation_report import SegmentationReport
 from flatten_dense.data.transforms import SegmentationEvalTransform, SegmentationTrainTransform
-from flatten_dense.structures import InputFormat, LabelSpace, Normalization, unpack_colour
+from flatten_dense.structures import InputFormat, LabelSpace, Normalization
 
 
 class SegmentationDataModule(BaseDataModule):
@@ -149,6 +152,10 @@ class SegmentationDataModule(BaseDataModule):
             raise DataError(f"{error}. {self.layout.describe([*self.folders.values()])}") from None
         return SegmentationDataset(samples, self.labels, self._transform(split))
 
+    def check(self, progress: Callable[[int, int], object] = lambda done, total: None) -> SegmentationReport:
+        """Read every file of every split, as :func:`flatten_dense.data.checks.check_data`."""
+        return check_data(self, progress)
+
     def _transform(self, split: Split) -> SegmentationTrainTransform | SegmentationEvalTransform:
         if split != "train":
             return SegmentationEvalTransform(self.input_format.scale, self.normalization)
@@ -223,7 +230,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
             mask = self.labels.from_disk(values)
             outside = outside_classes(mask, self.labels)
             if outside.any():
-                raise DataError(_values_outside(mask_path, values, outside, self.labels))
+                raise DataError(values_outside(mask_path, values, outside, self.labels))
         return image, mask
 
     def _look_up(self, values: Tensor) -> Tensor | None:
@@ -237,32 +244,6 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         return torch.frombuffer(translated, dtype=torch.uint8).view(values.shape)
 
 
-def read_label_values(path: Path, labels: LabelSpace) -> Tensor:
-    """The values of a mask file, ``[H, W]``: numbers, or colours as 0xRRGGBB where the data set's masks are colours.
-
-    Raises:
-        DataError: as :func:`flatten_dense.data.images.read_mask` and ``read_colours``.
-    """
-    return read_colours(path) if labels.colour_masks else read_mask(path)
-
-
-def outside_classes(mask: Tensor, labels: LabelSpace) -> Tensor:
-    """Where a mask of class indices holds neither a class nor ``ignore_index``; bool, of the mask's shape."""
-    return ((mask < 0) | (mask >= labels.num_classes)) & (mask != labels.ignore_index)
-
-
-def describe_labels(labels: LabelSpace) -> str:
-    """What a mask file may hold, for a message."""
-    count = labels.num_classes
-    if labels.colour_masks:
-        return f"one of the {len(labels.label_map or ())} colours of the label map"
-    if labels.label_map is not None:
-        values = first_few(sorted(value for value, _ in labels.label_map))
-        return f"the values of the label map ({values}), or {labels.ignore_index} for unlabelled"
-    expected = f"0 (unlabelled), 1..{count}" if labels.reduce_zero_label else f"0..{count - 1}"
-    return f"{expected}, or {labels.ignore_index} for unlabelled"
-
-
 def _sizes_differ(image_path: Path, image: Tensor, mask_path: Path, mask: Tensor) -> str:
     height, width = image.shape[-2:]
     message = (
@@ -274,20 +255,3 @@ def _sizes_differ(image_path: Path, image: Tensor, mask_path: Path, mask: Tensor
             ". The sides are swapped: photos are turned upright by their EXIF tag, so the mask must be upright too"
         )
     return message
-
-
-def _values_outside(path: Path, on_disk: Tensor, outside: Tensor, labels: LabelSpace) -> str:
-    values = torch.unique(on_disk[outside]).tolist()
-    if labels.colour_masks:
-        row, column = outside.nonzero()[0].tolist()
-        colour = unpack_colour(int(on_disk[row, column]))
-        more = f" and {len(values) - 1} more" if len(values) > 1 else ""
-        message = f"{path}: the mask holds the colour {colour}, first at column {column} of row {row},{more}"
-    else:
-        message = f"{path}: the mask holds {first_few(values)}"
-    message += f", outside the {labels.num_classes} classes; expected {describe_labels(labels)}. "
-    if values == [labels.num_classes] and labels.label_map is None and not labels.reduce_zero_label:
-        return message + "If 0 means unlabelled and classes count from 1, set --data.reduce_zero_label true"
-    if labels.label_map is not None:
-        return message + "Add it to the label map, or ignore everything that the map does not name by a line '*,ignore'"
-    return message + "Correct the mask, or the class list (--data.classes, --data.num_classes)"
