@@ -76,6 +76,11 @@ class TimmBackbone(nn.Module):
         output_format: Any = getattr(self.body, "output_fmt", "NCHW")  # convolutional models may not say
         self._to_nchw = _converter(name, str(getattr(output_format, "value", output_format)))
 
+    @property
+    def keeps_images_apart(self) -> bool:
+        """Whether ``image_sizes`` can be given."""
+        return isinstance(self.body, DenseMaps)
+
     def forward(self, images: Tensor, image_sizes: Sequence[Size] | None = None) -> list[Tensor]:
         """Map normalised images to one ``[B, channels[i], h, w]`` per stage.
 

@@ -9,7 +9,7 @@ from flatten_dense.layers.patch_embed import PatchEmbed, PatchMerging
 from flatten_dense.layers.positional import relative_position_bias, resize_token_table
 from flatten_dense.layers.projections import POOLED_GRID, FusedAttention, SpatialReductionAttention
 from flatten_dense.layers.softmax_attention import SoftmaxAttention
-from flatten_dense.layers.token_grid import Size, TokenGrid, as_size, ceil_div
+from flatten_dense.layers.token_grid import Size, TokenGrid, as_size, ceil_div, own_grids
 from flatten_dense.layers.windows import SwinWindowAttention, WindowedAttention
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "as_size",
     "ceil_div",
     "conv_bn_relu",
+    "own_grids",
     "relative_position_bias",
     "resize_token_table",
 ]

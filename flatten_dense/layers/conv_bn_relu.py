@@ -1,4 +1,4 @@
-"""The convolution of segmentation heads: no bias, BatchNorm, ReLU."""
+"""The convolution of heads: no bias, BatchNorm, ReLU."""
 
 from __future__ import annotations
 

@@ -71,6 +71,22 @@ class TokenGrid(NamedTuple):
         return maps.flatten(2).transpose(1, 2)
 
 
+def own_grids(
+    maps: Sequence[Tensor], strides: Sequence[int], image_sizes: Sequence[Size] | None = None
+) -> list[TokenGrid]:
+    """The grid of each map ``[B, C, H_i, W_i]``, of which an image of the batch owns as much as its pixels reach.
+
+    Args:
+        maps: of one batch.
+        strides: at least as many.
+        image_sizes: (h, w) of each image in pixels; None when every image fills the maps.
+    """
+    return [
+        TokenGrid.of(x, image_sizes and [ceil_div(size, stride) for size in image_sizes])
+        for x, stride in zip(maps, strides, strict=False)
+    ]
+
+
 def _padded(size: Size, own_sizes: tuple[Size, ...], device: torch.device) -> TokenGrid:
     heights, widths = torch.tensor(own_sizes, device=device).unbind(1)
     rows = torch.arange(size[0], device=device) >= heights[:, None]

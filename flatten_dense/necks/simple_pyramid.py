@@ -2,8 +2,11 @@
 
 from collections.abc import Sequence
 
+import torch
 from timm.layers.norm import LayerNorm2d
 from torch import Tensor, nn
+
+from flatten_dense.layers import Size, own_grids
 
 
 class SimplePyramid(nn.Module):
@@ -60,18 +63,35 @@ class SimplePyramid(nn.Module):
         if width < 2**doublings:
             raise ValueError(f"SimplePyramid halves {width} channels {doublings} times: set fewer doublings")
         steps = range(doublings, -halvings - 1, -1)
+        self.stride = stride
         self.channels = (out_channels,) * len(steps)
         self.strides = tuple(stride // 2**step if step > 0 else stride * 2**-step for step in steps)
         self.levels = nn.ModuleList(_level(width, out_channels, step) for step in steps)
 
-    def forward(self, features: list[Tensor]) -> list[Tensor]:
-        """One map ``[B, C, H, W]`` -> maps ``[B, out_channels, H_i, W_i]``, finest first."""
+    def forward(self, features: list[Tensor], image_sizes: Sequence[Size] | None = None) -> list[Tensor]:
+        """Make maps ``[B, out_channels, H_i, W_i]``, finest first, of one map ``[B, C, H, W]``.
+
+        Args:
+            features: the map; zero outside the images' own parts where ``image_sizes`` are given.
+            image_sizes: (h, w) of each image in a padded batch; the maps of an image then do not depend on the others,
+                and are zero outside its own part.
+        """
         (x,) = features
-        return [level(x) for level in self.levels]
+        (own,) = own_grids([x], [self.stride], image_sizes)
+        # A coarser cell at the edge is the largest of the cells that the image owns.
+        lowest = x if own.padding is None else x.masked_fill(own.padding.unsqueeze(1), torch.finfo(x.dtype).min)
+        maps = []
+        for level, stride in zip(self.levels, self.strides, strict=True):
+            assert isinstance(level, nn.Sequential)
+            resize, project, smooth = level[:-4], level[-4:-2], level[-2:]
+            resized = resize(lowest if stride > self.stride else x)
+            (grid,) = own_grids([resized], [stride], image_sizes)
+            maps.append(grid.clear(smooth(grid.clear(project(grid.clear(resized))))))
+        return maps
 
 
 def _level(channels: int, out_channels: int, doublings: int) -> nn.Sequential:
-    """Layers that double a map so often, or halve it for a negative number, and bring it to ``out_channels``."""
+    """Layers that double a map so often, or halve it for a negative number; the last four bring its channels on."""
     layers: list[nn.Module] = []
     for step in range(doublings):
         if step:
