@@ -14,9 +14,8 @@ from torch import Tensor
 from flatten_dense.structures import RLE, Colour, DetectionLabels, Detections
 from flatten_dense.visualization.instance_masks import hatch_box, hatch_mask, paint_mask
 from flatten_dense.visualization.tags import place_tags
-from flatten_dense.visualization.text import font_of, shorten
+from flatten_dense.visualization.text import WRONG, font_of, shorten
 
-WRONG = (214, 24, 31)
 MIN_SCORE = 0.3
 """Detections below are not drawn: a model gives up to a hundred for each image, most of them guesses."""
 

@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageDraw
+from PIL import Image
 from torch import Tensor
 
 from flatten_dense.structures import LabelSpace
+from flatten_dense.visualization.layout import Row, lay_out
 from flatten_dense.visualization.legend import swatches
 from flatten_dense.visualization.masks import colorize
-from flatten_dense.visualization.text import FAINT, INK, font_of, shorten
+from flatten_dense.visualization.text import WRONG
 
-_WRONG = (214, 24, 31)
 _IGNORED = (120, 120, 120)
 _COLUMNS = ("photo", "truth", "prediction", "errors")
-_LARGEST_SIDE = 2000
-_CELL_WIDTH = (256, 420)
-_TALLEST_CELL = 1.5
 _MOST_ROWS = 8
-_MARGIN, _GAP, _HEADER, _CAPTION = 16, 8, 30, 24
 _LEGEND_ENTRIES = 40
 
 
@@ -63,30 +60,20 @@ def prediction_sheet(
         (image.cpu(), truth.cpu(), prediction.cpu())
         for image, truth, prediction in zip(images[:count], truths[:count], predictions[:count], strict=True)
     ]
+    for _, truth, prediction in samples:
+        if prediction.shape != truth.shape:
+            raise ValueError(f"prediction {tuple(prediction.shape)} and truth {tuple(truth.shape)} differ in size")
     key = _sheet_legend([mask for _, *masks in samples for mask in masks], labels)
-    aspects = [min(_TALLEST_CELL, truth.shape[0] / truth.shape[1]) for _, truth, _ in samples]
-    width = _cell_width(aspects, max(truth.shape[1] for _, truth, _ in samples), key.width)
-    heights = [max(1, int(width * aspect)) for aspect in aspects]
-
-    left = [_MARGIN + column * (width + _GAP) for column in range(len(_COLUMNS))]
-    rows_height = sum(heights) + count * (_CAPTION + _GAP)
-    sheet_height = 2 * _MARGIN + max(_HEADER + rows_height, key.height)
-    sheet = Image.new("RGB", (left[-1] + width + 2 * _MARGIN + key.width, sheet_height), "white")
-    draw = ImageDraw.Draw(sheet)
-    for x, name in zip(left, _COLUMNS, strict=True):
-        draw.text((x + width / 2, _MARGIN), name, fill=INK, font=font_of(17, bold=True), anchor="ma")
-    sheet.paste(key, (left[-1] + width + _MARGIN, _MARGIN))
-    top = _MARGIN + _HEADER
-    for row, ((image, truth, prediction), height) in enumerate(zip(samples, heights, strict=True)):
-        panels = _panels(image, truth, prediction, labels)
-        caption = shorten(names[row], 3 * width, font_of(14))
-        draw.text((left[0], top), caption, fill=FAINT, font=font_of(14), anchor="la")
-        note = notes[row] if notes else describe_errors(truth, prediction, labels.ignore_index)
-        draw.text((left[-1] + width, top), note, fill=FAINT, font=font_of(14), anchor="ra")
-        for x, panel in zip(left, panels, strict=True):
-            _paste_fitting(sheet, panel, (x, top + _CAPTION, width, height))
-        top += _CAPTION + height + _GAP
-    return sheet
+    rows = [
+        Row(
+            (truth.shape[0], truth.shape[1]),
+            partial(_panels, image, truth, prediction, labels),
+            names[number],
+            notes[number] if notes else describe_errors(truth, prediction, labels.ignore_index),
+        )
+        for number, (image, truth, prediction) in enumerate(samples)
+    ]
+    return lay_out(_COLUMNS, rows, key)
 
 
 def describe_errors(truth: Tensor, prediction: Tensor, ignore_index: int) -> str:
@@ -97,10 +84,10 @@ def describe_errors(truth: Tensor, prediction: Tensor, ignore_index: int) -> str
     return f"{wrong / total:.1%} wrong" if total else "not labelled"
 
 
-def _panels(image: Tensor, truth: Tensor, prediction: Tensor, labels: LabelSpace) -> list[Image.Image]:
-    """The four pictures of a row."""
-    if prediction.shape != truth.shape:
-        raise ValueError(f"prediction {tuple(prediction.shape)} and truth {tuple(truth.shape)} differ in size")
+def _panels(
+    image: Tensor, truth: Tensor, prediction: Tensor, labels: LabelSpace, cell: tuple[int, int]
+) -> list[Image.Image]:
+    """The four pictures of a row, at the masks' own size whatever the cell's."""
     if image.shape[-2:] != truth.shape:
         resized = F.interpolate(image[None].float(), size=truth.shape, mode="bilinear", antialias=True)
         image = resized[0].round().clamp(0, 255).to(torch.uint8)
@@ -108,26 +95,9 @@ def _panels(image: Tensor, truth: Tensor, prediction: Tensor, labels: LabelSpace
     wrong = (prediction != truth) & ~ignored
     pale = 255 - (255 - image.float().mean(0, keepdim=True).expand(3, -1, -1)) * 0.25
     errors = torch.where(ignored, torch.tensor(_IGNORED).view(3, 1, 1), pale)
-    errors = torch.where(wrong, torch.tensor(_WRONG).view(3, 1, 1), errors).to(torch.uint8)
+    errors = torch.where(wrong, torch.tensor(WRONG).view(3, 1, 1), errors).to(torch.uint8)
     pictures = (image, colorize(truth, labels), colorize(prediction, labels), errors)
     return [Image.fromarray(picture.permute(1, 2, 0).contiguous().numpy()) for picture in pictures]
-
-
-def _cell_width(aspects: Sequence[float], native_width: int, legend_width: int) -> int:
-    """The width at which the sheet is neither larger than it may be nor much larger than the pictures are."""
-    across = (_LARGEST_SIDE - 3 * _MARGIN - 3 * _GAP - legend_width) / len(_COLUMNS)
-    down = (_LARGEST_SIDE - 2 * _MARGIN - _HEADER - len(aspects) * (_CAPTION + _GAP)) / sum(aspects)
-    smallest, largest = _CELL_WIDTH
-    return int(min(max(smallest, min(native_width, largest)), across, down))
-
-
-def _paste_fitting(sheet: Image.Image, picture: Image.Image, box: tuple[int, int, int, int]) -> None:
-    x, y, width, height = box
-    scale = min(width / picture.width, height / picture.height)
-    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
-    # Nearest keeps an enlarged mask's pixels crisp; a box average keeps thin things visible when shrinking.
-    resized = picture.resize(size, Image.Resampling.NEAREST if scale > 1 else Image.Resampling.BOX)
-    sheet.paste(resized, (x + (width - size[0]) // 2, y + (height - size[1]) // 2))
 
 
 def _sheet_legend(masks: Sequence[Tensor], labels: LabelSpace) -> Image.Image:
@@ -140,4 +110,4 @@ def _sheet_legend(masks: Sequence[Tensor], labels: LabelSpace) -> Image.Image:
         most = pixels.argsort(descending=True, stable=True)[:_LEGEND_ENTRIES].tolist()
         classes = sorted(index for index in most if pixels[index] > 0)
     entries = [(labels.palette[index], labels.class_names[index]) for index in classes]
-    return swatches([*entries, ((0, 0, 0), "ignored (truth)"), (_IGNORED, "ignored (errors)"), (_WRONG, "wrong")])
+    return swatches([*entries, ((0, 0, 0), "ignored (truth)"), (_IGNORED, "ignored (errors)"), (WRONG, "wrong")])

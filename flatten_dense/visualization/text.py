@@ -1,4 +1,4 @@
-"""Text in pictures."""
+"""Text in pictures, and the colours that are no class's."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from PIL import ImageFont
 
 INK = (34, 34, 34)
 FAINT = (110, 110, 110)
+WRONG = (214, 24, 31)
 
 
 @cache
