@@ -1,6 +1,7 @@
 """What a run leaves behind beside its checkpoints: pictures, curves, tables, metrics.json, predictions."""
 
 from flatten_dense.callbacks.best_evaluation import BestEvaluation
+from flatten_dense.callbacks.detection_pictures import DetectionPlotter
 from flatten_dense.callbacks.evaluation_report import EvaluationReport
 from flatten_dense.callbacks.metrics_file import MetricsFile, weights_hash
 from flatten_dense.callbacks.pictures import CurvePlotter, PredictionPlotter
@@ -10,6 +11,7 @@ from flatten_dense.callbacks.worst_images import WorstImages
 __all__ = [
     "BestEvaluation",
     "CurvePlotter",
+    "DetectionPlotter",
     "EvaluationReport",
     "MetricsFile",
     "PredictionPlotter",

@@ -1,34 +1,44 @@
 """Pictures of a run: predictions beside their truth, and curves."""
 
+from abc import abstractmethod
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
+from PIL import Image
 from torch import Tensor
 
 from flatten_dense.callbacks.photo import photo_of
 from flatten_dense.structures import InputFormat, LabelSpace
 from flatten_dense.visualization import plot_curves, prediction_sheet
 
+Sample = TypeVar("Sample")
 
-class PredictionPlotter(Callback):
-    """Draw evaluation images, truth, prediction and errors side by side, spread evenly over the set.
+
+class EvaluationPlotter(Callback, Generic[Sample]):
+    """Draw some images of an evaluation in one picture, spread evenly over the set, the same ones every time.
+
+    The picture goes into a file, `validation_step_000500.png` or `test.png`, and to TensorBoard.
 
     Args:
-        directory: where `validation_step_000500.png` and `test.png` go.
-        labels: names and colours of the classes.
-        input_format: how the images were normalised.
-        num_images: rows of the picture.
+        directory: where the files go.
+        num_images: how many to draw.
     """
 
-    def __init__(self, directory: Path, labels: LabelSpace, input_format: InputFormat, num_images: int = 6) -> None:
+    def __init__(self, directory: Path, num_images: int) -> None:
         self.directory = directory
-        self.labels = labels
-        self.input_format = input_format
         self.num_images = num_images
-        self._rows: list[tuple[Tensor, Tensor, Tensor, str]] = []
+        self._samples: list[Sample] = []
+
+    @abstractmethod
+    def sample(self, outputs: Any, batch: dict[str, Any]) -> Sample:  # noqa: ANN401 - what the task's step returns
+        """What is needed to draw the first image of a batch, on the CPU."""
+
+    @abstractmethod
+    def draw(self, samples: list[Sample]) -> Image.Image:
+        """The picture."""
 
     def on_validation_batch_end(
         self,
@@ -40,7 +50,7 @@ class PredictionPlotter(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Keep the first image of this batch if it is one of those to draw."""
-        self._keep(outputs["masks"], batch, batch_idx, trainer.num_val_batches[0])
+        self._keep(outputs, batch, batch_idx, trainer.num_val_batches[0])
 
     def on_test_batch_end(
         self,
@@ -52,39 +62,62 @@ class PredictionPlotter(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """The same for `test`."""
-        self._keep(outputs["masks"], batch, batch_idx, trainer.num_test_batches[0])
+        self._keep(outputs, batch, batch_idx, trainer.num_test_batches[0])
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the picture of this validation."""
         name = f"validation_step_{trainer.global_step:06d}" if trainer.state.fn == "fit" else "validation"
-        self._draw(trainer, name)
+        self._write(trainer, name)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the picture of the test."""
-        self._draw(trainer, "test")
+        self._write(trainer, "test")
 
-    def _keep(self, predictions: list[Tensor], batch: dict[str, Any], batch_idx: int, num_batches: int | float) -> None:
-        rows = min(self.num_images, int(num_batches))
-        # The first row of each of `rows` equal parts of the set: the same images at every validation.
-        if (batch_idx * rows) % int(num_batches) >= rows:
-            return
-        mask = batch["mask"][0]
-        photo = photo_of(batch["image"][0], self.input_format, mask.shape)
-        self._rows.append((photo, mask.cpu(), predictions[0].cpu(), Path(batch["path"][0]).name))
+    def _keep(self, outputs: Any, batch: dict[str, Any], batch_idx: int, num_batches: int | float) -> None:  # noqa: ANN401
+        images = min(self.num_images, int(num_batches))
+        # The first image of each of `images` equal parts of the set: the same ones at every validation.
+        if (batch_idx * images) % int(num_batches) < images:
+            self._samples.append(self.sample(outputs, batch))
 
-    def _draw(self, trainer: Trainer, name: str) -> None:
-        rows, self._rows = self._rows, []
-        if not rows or trainer.sanity_checking or not trainer.is_global_zero:
+    def _write(self, trainer: Trainer, name: str) -> None:
+        samples, self._samples = self._samples, []
+        if not samples or trainer.sanity_checking or not trainer.is_global_zero:
             return
-        photos, truths, predictions, titles = (list(column) for column in zip(*rows, strict=True))
-        sheet = prediction_sheet(photos, truths, predictions, self.labels, titles, max_rows=self.num_images)
+        picture = self.draw(samples)
         self.directory.mkdir(parents=True, exist_ok=True)
-        sheet.save(self.directory / f"{name}.png")
+        picture.save(self.directory / f"{name}.png")
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
-                pixels = torch.frombuffer(bytearray(sheet.tobytes()), dtype=torch.uint8)
-                pixels = pixels.view(sheet.height, sheet.width, 3)
+                pixels = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
+                pixels = pixels.view(picture.height, picture.width, 3)
                 logger.experiment.add_image("predictions", pixels, trainer.global_step, dataformats="HWC")
+
+
+class PredictionPlotter(EvaluationPlotter[tuple[Tensor, Tensor, Tensor, str]]):
+    """Draw evaluation images, truth, prediction and errors of semantic segmentation side by side.
+
+    Args:
+        directory: where `validation_step_000500.png` and `test.png` go.
+        labels: names and colours of the classes.
+        input_format: how the images were normalised.
+        num_images: rows of the picture.
+    """
+
+    def __init__(self, directory: Path, labels: LabelSpace, input_format: InputFormat, num_images: int = 6) -> None:
+        super().__init__(directory, num_images)
+        self.labels = labels
+        self.input_format = input_format
+
+    def sample(self, outputs: Any, batch: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor, str]:  # noqa: ANN401
+        """Photo, truth, prediction and name."""
+        mask = batch["mask"][0]
+        photo = photo_of(batch["image"][0], self.input_format, mask.shape)
+        return photo, mask.cpu(), outputs["masks"][0].cpu(), Path(batch["path"][0]).name
+
+    def draw(self, samples: list[tuple[Tensor, Tensor, Tensor, str]]) -> Image.Image:
+        """One row for each."""
+        photos, truths, predictions, titles = (list(column) for column in zip(*samples, strict=True))
+        return prediction_sheet(photos, truths, predictions, self.labels, titles, max_rows=self.num_images)
 
 
 class CurvePlotter(Callback):

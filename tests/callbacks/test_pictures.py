@@ -25,6 +25,6 @@ def test_plotted_images_are_spread_over_the_set(tmp_path, num_batches, expected)
         plotter.on_validation_batch_end(
             trainer(num_val_batches=[num_batches]), nn.Linear(1, 1), {"masks": [mask]}, batch, index
         )
-    assert [row[-1] for row in plotter._rows] == [f"{index}.jpg" for index in expected]
+    assert [row[-1] for row in plotter._samples] == [f"{index}.jpg" for index in expected]
     plotter.on_validation_end(trainer(), nn.Linear(1, 1))
     assert Image.open(tmp_path / "validation_step_000007.png").width > 0
