@@ -202,7 +202,7 @@ class SegmentationTrainTransform:
         normalization: Normalization | None = None,
         ignore_index: int = 255,
     ) -> None:
-        _check_scale(scale)
+        check_scale(scale)
         if not 0 < ratio_range[0] <= ratio_range[1]:
             raise ValueError(f"ratio_range must be two positive numbers in ascending order, got {tuple(ratio_range)}")
         if min(crop_size) < 1:
@@ -217,7 +217,7 @@ class SegmentationTrainTransform:
                 ClassBalancedCrop(crop_size, max_class_share, ignore_index),
                 v2.RandomHorizontalFlip(flip),
                 PhotometricDistortion() if photometric else v2.Identity(),
-                _Normalize(normalization or Normalization()),
+                Normalize(normalization or Normalization()),
                 PadToSize(crop_size, ignore_index),
                 v2.ToPureTensor(),
             ]
@@ -249,9 +249,9 @@ class SegmentationEvalTransform:
     """
 
     def __init__(self, scale: tuple[int, int] | None = (2048, 512), normalization: Normalization | None = None) -> None:
-        _check_scale(scale)
+        check_scale(scale)
         self.scale = scale
-        self._normalize = _Normalize(normalization or Normalization())
+        self._normalize = Normalize(normalization or Normalization())
 
     def __call__(self, image: Tensor) -> Tensor:
         """Prepare one image, uint8 RGB ``[3, H, W]``, for inference: float32 ``[3, h, w]``."""
@@ -261,7 +261,7 @@ class SegmentationEvalTransform:
         return prepared.as_subclass(Tensor)
 
 
-class _Normalize(v2.Transform):  # type: ignore[misc]  # torchvision ships no types
+class Normalize(v2.Transform):  # type: ignore[misc]  # torchvision ships no types
     """Turn uint8 images into float32 of the given mean and standard deviation (of values 0 to 1)."""
 
     def __init__(self, normalization: Normalization) -> None:
@@ -325,6 +325,11 @@ def _chance(probability: float) -> bool:
     return float(torch.rand(())) < probability
 
 
-def _check_scale(scale: tuple[int, int] | None) -> None:
+def check_scale(scale: tuple[int, int] | None) -> None:
+    """Refuse bounds for the sides of an image that no image fits in.
+
+    Raises:
+        ValueError: if one is not positive.
+    """
     if scale is not None and min(scale) < 1:
         raise ValueError(f"scale must bound (longer side, shorter side) by at least 1 pixel each, got {tuple(scale)}")
