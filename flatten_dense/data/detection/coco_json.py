@@ -10,9 +10,10 @@ from typing import Any
 
 from pycocotools import mask as coco_mask
 
+from flatten_dense.data.data_report import Severity
 from flatten_dense.data.detection.annotations import DetectionAnnotations
 from flatten_dense.data.detection.faults import Fault, SplitReading
-from flatten_dense.data.detection.masks import encode, read_segmentation
+from flatten_dense.data.detection.masks import FEWEST_NUMBERS, encode, read_segmentation
 from flatten_dense.data.images import DataError, first_few
 
 _SECTIONS = ("images", "annotations", "categories")
@@ -102,8 +103,8 @@ class _Reading:
             else:
                 self._fault("not an object", "item(s) that are no JSON object", f"{section} number {number}")
 
-    def _fault(self, kind: str, what: str, detail: str) -> None:
-        self.result.faults.append(Fault(kind, what, str(self.path), detail))
+    def _fault(self, kind: str, what: str, detail: str, severity: Severity = "error") -> None:
+        self.result.faults.append(Fault(kind, what, str(self.path), detail, severity))
 
     def _read_categories(self, entries: list[dict[str, Any]]) -> None:
         names: set[str] = set()
@@ -184,11 +185,16 @@ class _Reading:
         return False
 
     def _read_mask(self, entry: dict[str, Any], where: str, height: int, width: int) -> bool:
+        value = entry.pop("segmentation", None)
         try:
-            segmentation = read_segmentation(entry.pop("segmentation", None), height, width)
+            segmentation = read_segmentation(value, height, width)
         except ValueError as error:
             self._fault("bad mask", "annotation(s) whose segmentation cannot be used", f"{where}: {error}")
             return False
+        parts = (value if isinstance(value[0], list) else [value]) if isinstance(value, list) and value else []
+        if any(0 < len(part) < FEWEST_NUMBERS for part in parts):
+            what = "annotation(s) with polygons of fewer than three points; those polygons are left out"
+            self._fault("short polygon", what, where, "warning")
         if segmentation is not None:
             entry["segmentation"] = segmentation
         if not _is_number(entry.get("area")) or entry["area"] < 0:

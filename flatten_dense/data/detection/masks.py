@@ -12,7 +12,8 @@ from flatten_dense.structures import RLE
 Segmentation: TypeAlias = list[list[float]] | dict[str, Any]
 """Polygons ``[x, y, x, y, ...]`` of at least three points each, whose union is the mask; or a compressed RLE."""
 
-_FEWEST_NUMBERS = 6  # of a polygon: three points
+FEWEST_NUMBERS = 6
+"""Of a polygon: three points."""
 
 
 def read_segmentation(value: object, height: int, width: int) -> Segmentation | None:
@@ -46,7 +47,7 @@ def read_segmentation(value: object, height: int, width: int) -> Segmentation | 
             sound = False
         if not sound:
             raise ValueError(f"a polygon is a list of finite numbers x, y, x, y, ...; got {_shown(part)}")
-    return [part for part in parts if len(part) >= _FEWEST_NUMBERS] or None
+    return [part for part in parts if len(part) >= FEWEST_NUMBERS] or None
 
 
 def encode(segmentation: Segmentation, height: int, width: int) -> RLE:

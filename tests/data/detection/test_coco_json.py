@@ -102,6 +102,13 @@ def test_an_empty_mask_is_none(write, empty):
     assert "segmentation" not in read_coco(*write(changed("annotations", 0, segmentation=empty))).annotations[0]
 
 
+def test_polygons_under_three_points_are_left_out_with_a_warning(write):
+    path, folder = write(changed("annotations", 0, segmentation=[*TRIANGLE, [1, 1, 4, 4]]))
+    (fault,) = inspect_coco(path, folder).faults
+    assert (fault.kind, fault.detail, fault.severity) == ("short polygon", "annotation 5", "warning")
+    assert read_coco(path, folder).annotations[0]["segmentation"] == TRIANGLE
+
+
 def test_a_box_without_extent_stays(write):
     assert len(read_coco(*write(changed("annotations", 0, bbox=[1, 1, 0, 4]))).annotations) == 2
 
