@@ -10,7 +10,7 @@ from flatten_dense.data.base import Split
 from flatten_dense.data.data_report import Problem
 from flatten_dense.data.detection.annotations import DetectionAnnotations
 from flatten_dense.data.detection.detection_report import DetectionReport, count_objects
-from flatten_dense.data.detection.faults import SplitReading, as_problems
+from flatten_dense.data.detection.faults import SplitMissing, SplitReading, as_problems
 from flatten_dense.data.detection.object_checks import box_format_problems, crowd_problems, object_faults
 from flatten_dense.data.detection.photo_checks import photo_faults, unnamed_photos
 from flatten_dense.data.images import DataError
@@ -75,7 +75,8 @@ def _readings(data: DetectionSource, problems: list[Problem]) -> dict[Split, Spl
             reading = data.inspect_split(split)
         except DataError as error:
             if all(str(error) != problem.message for problem in problems):  # one about the classes is every split's
-                problems.append(Problem("folder", "warning" if split == "test" else "error", split, str(error)))
+                may_be = split == "test" and isinstance(error, SplitMissing)
+                problems.append(Problem("folder", "warning" if may_be else "error", split, str(error)))
             continue
         source = (reading.annotations.source, reading.annotations.image_folder)
         if source not in read:

@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 
 from flatten_dense.data.class_list import read_class_list
 from flatten_dense.data.detection.annotations import DetectionAnnotations
-from flatten_dense.data.detection.faults import Fault, SplitReading
+from flatten_dense.data.detection.faults import Fault, SplitMissing, SplitReading
 from flatten_dense.data.images import IMAGE_SUFFIXES, DataError, read_header
 from flatten_dense.data.label_map import read_lines
 
@@ -122,7 +122,7 @@ def _find_split(root: Path, split: str) -> _SplitFolders:
             folder, annotations if annotations.is_dir() else folder, photos if photos.is_dir() else folder, None
         )
     else:
-        raise DataError(
+        raise SplitMissing(
             f"{root}: there is no split {split!r}; expected ROOT/ImageSets/Main/{split}.txt beside ROOT/Annotations "
             f"and ROOT/JPEGImages, or ROOT/{split}/Annotations and ROOT/{split}/JPEGImages"
         )

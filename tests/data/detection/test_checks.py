@@ -106,6 +106,11 @@ def test_a_test_split_may_be_missing_but_not_the_others(clean):
     assert kinds(check(clean)) == [("folder", "error", "val"), ("folder", "warning", "test")]
 
 
+def test_a_test_split_that_is_there_must_be_right(clean):
+    (clean / "annotations/instances_test2017.json").write_text("{")
+    assert kinds(check(clean)) == [("folder", "error", "test")]
+
+
 def test_what_is_wrong_with_every_split_is_said_once(tmp_path):
     class Unknown(CocoFiles):
         def inspect_split(self, split):

@@ -4,6 +4,7 @@ import pytest
 from PIL import Image
 from torchvision.datasets import VOCDetection
 
+from flatten_dense.data.detection.faults import SplitMissing
 from flatten_dense.data.detection.voc import inspect_voc, read_voc, voc_class_names
 from flatten_dense.data.images import DataError
 
@@ -168,7 +169,7 @@ def test_a_fault_is_named_and_the_rest_is_read(voc, spoil, kind, detail):
 
 
 def test_an_unknown_split_says_what_is_expected(voc):
-    with pytest.raises(DataError, match=r"no split 'val'; expected ROOT/ImageSets/Main/val\.txt"):
+    with pytest.raises(SplitMissing, match=r"no split 'val'; expected ROOT/ImageSets/Main/val\.txt"):
         read_voc(voc, "val")
 
 
