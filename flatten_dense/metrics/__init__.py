@@ -3,7 +3,10 @@
 from flatten_dense.metrics.coco import CocoDetection
 from flatten_dense.metrics.coco_evaluation import BACKENDS, IOU_TYPES, evaluate_coco
 from flatten_dense.metrics.coco_scores import STATS, ClassScores, CocoScores
+from flatten_dense.metrics.coco_tables import coco_class_rows, coco_scores_as_dict, describe_coco
 from flatten_dense.metrics.confusion import confusion_matrix
+from flatten_dense.metrics.detection_errors import ERROR_KINDS, DetectionErrors, detection_errors
+from flatten_dense.metrics.result_file import corners_suspected, read_results, read_truth, write_results
 from flatten_dense.metrics.segmentation import (
     PROTOCOLS,
     SegmentationConfusion,
@@ -11,22 +14,33 @@ from flatten_dense.metrics.segmentation import (
     check_protocol,
     score_confusion,
 )
-from flatten_dense.metrics.tables import per_class_rows, scores_as_dict
+from flatten_dense.metrics.tables import describe_scores, per_class_rows, scores_as_dict
 
 __all__ = [
     "BACKENDS",
+    "ERROR_KINDS",
     "IOU_TYPES",
     "PROTOCOLS",
     "STATS",
     "ClassScores",
     "CocoDetection",
     "CocoScores",
+    "DetectionErrors",
     "SegmentationConfusion",
     "SegmentationScores",
     "check_protocol",
+    "coco_class_rows",
+    "coco_scores_as_dict",
     "confusion_matrix",
+    "corners_suspected",
+    "describe_coco",
+    "describe_scores",
+    "detection_errors",
     "evaluate_coco",
     "per_class_rows",
+    "read_results",
+    "read_truth",
     "score_confusion",
     "scores_as_dict",
+    "write_results",
 ]

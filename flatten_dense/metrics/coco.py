@@ -69,8 +69,8 @@ class CocoDetection(Metric):
             image_ids: what the annotations call the images.
 
         Raises:
-            ValueError: if an image is not of this split, a class is none of its classes, a box or score is not finite,
-                or masks are missing or of another size.
+            ValueError: if an image is not of this split, a class is none of its classes, a box or score is not what
+                it must be, or masks are missing or of another size.
         """
         if self._annotations is None:
             raise ValueError("CocoDetection has no truth to compare with; call begin(annotations, category_ids) first")
@@ -138,6 +138,8 @@ class CocoDetection(Metric):
             raise ValueError(
                 f"image {image_id}: a detection has a box or score that is not finite; the model has probably diverged"
             )
+        if (rows[:, :2] > rows[:, 2:4]).any():
+            raise ValueError(f"image {image_id}: a box ends before it begins; expected (left, top, right, bottom)")
         if labels.size and not 0 <= labels.min() <= labels.max() < len(self._category_ids):
             raise ValueError(
                 f"image {image_id}: detections of classes {labels.min()}..{labels.max()}, expected "

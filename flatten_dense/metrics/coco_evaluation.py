@@ -43,8 +43,8 @@ def evaluate_coco(
     """
     images = {image["id"]: image for image in annotations["images"]}
     seen = sorted(images if image_ids is None else set(image_ids))
-    others = {int(category["id"]) for category in annotations["categories"]} - set(category_ids)
-    classes = (*category_ids, *sorted(others))
+    names = {category["id"]: str(category.get("name", category["id"])) for category in annotations["categories"]}
+    classes = (*category_ids, *sorted(set(names) - set(category_ids)))
     truths = _truths(annotations, set(seen))
     stats, per_class = {}, {}
     for iou_type in iou_types:
@@ -54,6 +54,7 @@ def evaluate_coco(
         stats,
         per_class,
         classes,
+        tuple(names.get(category_id, str(category_id)) for category_id in classes),
         truths=_count(classes, (truth for truth in truths if not truth["iscrowd"])),
         detections=_count(classes, results),
         num_images=len(seen),
@@ -148,7 +149,6 @@ def _boxes(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _masks(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    areas = rle_masks.area([result["segmentation"] for result in results]).tolist() if results else []
     return [
         {
             "id": number,
@@ -156,8 +156,8 @@ def _masks(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             "category_id": result["category_id"],
             "score": result["score"],
             "segmentation": result["segmentation"],
-            "area": area,
+            "area": int(rle_masks.area(result["segmentation"])),  # of more than 255 at once pycocotools fails
             "iscrowd": 0,
         }
-        for number, (result, area) in enumerate(zip(results, areas, strict=True), start=1)
+        for number, result in enumerate(results, start=1)
     ]

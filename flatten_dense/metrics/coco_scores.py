@@ -48,6 +48,7 @@ class CocoScores(NamedTuple):
         stats: for each kind of region, "bbox" or "segm", the twelve numbers by the names in ``STATS``.
         per_class: for each kind of region, what the K classes score.
         category_ids: K, the data set's own number of each class.
+        class_names: K.
         truths: int64 ``[K]``, objects to find in the images that were evaluated, without crowds.
         detections: int64 ``[K]``, detections in them.
         num_images: how many images were evaluated.
@@ -56,6 +57,7 @@ class CocoScores(NamedTuple):
     stats: dict[str, dict[str, float]]
     per_class: dict[str, ClassScores]
     category_ids: tuple[int, ...]
+    class_names: tuple[str, ...]
     truths: NDArray[np.int64]
     detections: NDArray[np.int64]
     num_images: int

@@ -35,6 +35,22 @@ def scores_as_dict(scores: SegmentationScores, class_names: Sequence[str]) -> di
     return {"mIoU": m_iou, "mAcc": m_acc, "aAcc": a_acc, "per_class": per_class, "protocol": scores.protocol}
 
 
+def describe_scores(metrics: dict[str, Any]) -> str:
+    """What :func:`scores_as_dict` gives, as a table in percent for a terminal."""
+    mean = f"mean ({metrics['protocol']})"
+    width = max(len(name) for name in [*metrics["per_class"], "aAcc (pixels)", mean])
+    lines = [f"{'':{width}}   IoU %  Acc %"]
+    for name, own in metrics["per_class"].items():
+        lines.append(f"{name:{width}}   {_percent(own['IoU'])}  {_percent(own['Acc'])}")
+    lines.append(f"{mean:{width}}   {_percent(metrics['mIoU'])}  {_percent(metrics['mAcc'])}")
+    lines.append(f"{'aAcc (pixels)':{width}}          {_percent(metrics['aAcc'])}")
+    return "\n".join(lines)
+
+
+def _percent(value: float | None) -> str:
+    return "    -" if value is None else f"{100 * value:5.1f}"
+
+
 def _numbers(values: Sequence[float]) -> list[float | None]:
     # JSON has no NaN: a class that does not count has null.
     return [None if math.isnan(value) else value for value in values]

@@ -89,7 +89,7 @@ def _guesses(rng, size, boxes, labels, none) -> Detections:
     """Each truth about twice, a little off, sometimes of another class, and boxes anywhere; scores repeat."""
     around = np.repeat(np.array(boxes).reshape(-1, 4), 2, axis=0)
     kinds = np.repeat(np.array(labels, dtype=np.int64), 2)
-    around = around + rng.normal(0, 5, around.shape)
+    around = around + rng.normal(0, 0.1, around.shape) * np.tile(around[:, 2:] - around[:, :2], 2)
     corners = rng.uniform(0, 100, (5, 2))
     found = np.concatenate([around, np.concatenate([corners, corners + rng.uniform(5, 50, (5, 2))], axis=1)])
     found = found.clip(0, [size[1], size[0]] * 2)[: 0 if none else None]

@@ -152,6 +152,7 @@ ONE = Detections(torch.tensor([[1.0, 1, 9, 9]]), torch.tensor([0.5]), torch.tens
     ("change", "message"),
     [
         ({"boxes": torch.tensor([[1, 1, math.nan, 9]])}, "not finite"),
+        ({"boxes": torch.tensor([[5.0, 5, 4, 9]])}, "ends before it begins"),
         ({"scores": torch.tensor([math.inf])}, "not finite"),
         ({"labels": torch.tensor([3])}, r"classes 3\.\.3, expected 0\.\.2"),
         ({"masks": None}, "1 detections need as many masks, got none"),
