@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 import torch
 from lightning import LightningDataModule
-from torch.utils.data import DataLoader, Dataset, DistributedSampler, default_collate
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler, default_collate
 
-from flatten_dense.structures import InputFormat, LabelSpace, Normalization
+from flatten_dense.structures import InputFormat, Labels, Normalization
 
 Split = Literal["train", "val", "test"]
 
@@ -55,7 +55,7 @@ class BaseDataModule(LightningDataModule, ABC):
     out, unless the whole set is smaller than a batch: then the set is the batch.
 
     The constructor reads and checks nothing: inside it, jsonargparse would bury our message in its own. A subclass has
-    an argument ``labels``, a LabelSpace or None, in which `validate` and `test` hand over those of the checkpoint.
+    an argument ``labels``, those of its task or None, in which `validate` and `test` hand over those of the checkpoint.
 
     Args:
         input_format: how evaluation images are resized, and all images normalised.
@@ -78,8 +78,8 @@ class BaseDataModule(LightningDataModule, ABC):
         self.datasets: dict[Split, Dataset[dict[str, Any]]] = {}
 
     @cached_property
-    def labels(self) -> LabelSpace:
-        """What the classes are called and how masks hold them, found out at the first use.
+    def labels(self) -> Labels:
+        """What the classes are called and how the files hold them, found out at the first use.
 
         Raises:
             DataError: if the data do not say what their classes are, or contradict the options.
@@ -91,8 +91,13 @@ class BaseDataModule(LightningDataModule, ABC):
         """Mean and standard deviation that images are normalised with."""
         return self.input_format.normalization
 
+    @property
+    def processes(self) -> tuple[int, int]:
+        """How many processes share the work, and which of them this is."""
+        return (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+
     @abstractmethod
-    def make_labels(self) -> LabelSpace:
+    def make_labels(self) -> Labels:
         """Find out the classes from the folder and the options; raises as :attr:`labels` does."""
 
     @abstractmethod
@@ -119,7 +124,7 @@ class BaseDataModule(LightningDataModule, ABC):
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Shuffled batches ``{"image": [B, 3, h, w], "mask": [B, h, w], "path": B names}``."""
         dataset = self.datasets["train"]
-        processes = self.trainer.world_size if self.trainer else 1
+        processes, _ = self.processes
         has_full_batch = len(dataset) >= self.batch_size * processes  # type: ignore[arg-type]
         return self._loader(dataset, self.batch_size, self.collate_train, shuffle=True, drop_last=has_full_batch)
 
@@ -138,19 +143,22 @@ class BaseDataModule(LightningDataModule, ABC):
         collate: Callable[[list[dict[str, Any]]], dict[str, Any]],
         shuffle: bool = False,
         drop_last: bool = False,
+        sampler: Sampler[int] | None = None,
     ) -> DataLoader[dict[str, Any]]:
-        processes, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+        processes, rank = self.processes
         num_images: int = len(dataset)  # type: ignore[arg-type]
         if not shuffle and num_images < processes:
             raise ValueError(
                 f"--trainer.devices: {processes} processes cannot share {num_images} image(s); use at most {num_images}"
             )
+        # Lightning deals out shuffled sets by itself, but would repeat samples until all processes have as many.
+        if sampler is None and not shuffle and processes > 1:
+            sampler = UnrepeatedSampler(dataset, processes, rank)
         return DataLoader(
             dataset,
             batch_size=batch_size,
             shuffle=shuffle,
-            # Lightning deals out training sets by itself, but would repeat samples until all processes have as many.
-            sampler=None if shuffle or processes == 1 else UnrepeatedSampler(dataset, processes, rank),
+            sampler=sampler,
             drop_last=drop_last,
             num_workers=self.num_workers,
             collate_fn=collate,

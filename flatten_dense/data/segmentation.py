@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,15 @@ class SegmentationDataModule(BaseDataModule):
     def folders(self) -> dict[Split, str]:
         """What each split is called on disk."""
         return {"train": self.train_split, "val": self.val_split, "test": self.test_split}
+
+    @cached_property
+    def labels(self) -> LabelSpace:
+        """What the classes are called and how masks hold them, found out at the first use.
+
+        Raises:
+            DataError: if the data do not say what their classes are, or contradict the options.
+        """
+        return self.make_labels()
 
     def make_labels(self) -> LabelSpace:
         """Take the given labels, or read the class list and the label map."""
