@@ -54,6 +54,7 @@ class TimmBackbone(nn.Module):
         super().__init__()
         _check_name(name)
         self._name = name
+        self._frozen: nn.Module | None = None
         arguments = dict(options or {})
         if drop_path_rate:
             arguments["drop_path_rate"] = drop_path_rate
@@ -75,6 +76,22 @@ class TimmBackbone(nn.Module):
         self.strides: tuple[int, ...] = strides[self._skipped :]
         output_format: Any = getattr(self.body, "output_fmt", "NCHW")  # convolutional models may not say
         self._to_nchw = _converter(name, str(getattr(output_format, "value", output_format)))
+
+    def freeze(self) -> None:
+        """Stop training the model: no gradients, no stochastic depth, fixed statistics.
+
+        The LayerNorm that a map of ours gets for dense heads starts fresh, and goes on learning.
+        """
+        self._frozen = self.body.model if isinstance(self.body, DenseMaps) else self.body
+        self._frozen.requires_grad_(False)
+        self._frozen.eval()
+
+    def train(self, mode: bool = True) -> "TimmBackbone":
+        """Set the mode of all that is not frozen."""
+        super().train(mode)
+        if self._frozen is not None:
+            self._frozen.eval()
+        return self
 
     @property
     def keeps_images_apart(self) -> bool:

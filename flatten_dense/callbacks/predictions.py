@@ -5,11 +5,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from lightning import Callback, LightningModule, Trainer
+from lightning import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from PIL import Image
 from torch import Tensor
 
+from flatten_dense.callbacks.photo_writer import PhotoWriter
 from flatten_dense.data.images import DataError, mask_image
 from flatten_dense.data.mask_tiff import MaskTiff, read_mask_preview
 from flatten_dense.data.rasters import LargeTiff
@@ -22,7 +23,7 @@ PREVIEW_SIDE = 2048
 _SECONDS_BETWEEN_REPORTS = 30.0
 
 
-class PredictionWriter(Callback):
+class PredictionWriter(PhotoWriter):
     """Write each predicted mask and its overlay as it comes.
 
     `DIRECTORY/masks/NAME.png` holds the data set's own label values, `DIRECTORY/overlays/NAME.png` the photo with the
@@ -35,11 +36,13 @@ class PredictionWriter(Callback):
     """
 
     def __init__(self, directory: Path, labels: LabelSpace) -> None:
-        self.directory = directory
+        super().__init__(directory)
         self.labels = labels
-        self.num_written = 0
-        self.failed: list[str] = []
-        """Messages about photos that could not be read, and large TIFFs of a size that the model refuses."""
+
+    @property
+    def summary(self) -> str:
+        """Where masks and overlays are."""
+        return f"{self.num_written} masks are in {self.directory}/masks, overlays in {self.directory}/overlays"
 
     def on_predict_batch_end(
         self,

@@ -16,26 +16,19 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import cuda
 
 from flatten_dense import heads, losses, necks  # noqa: F401 - so that recipes can name their classes
-from flatten_dense.callbacks import (
-    BestEvaluation,
-    CurvePlotter,
-    EvaluationReport,
-    MetricsFile,
-    PredictionPlotter,
-    PredictionWriter,
-    WorstImages,
-)
+from flatten_dense.callbacks import BestEvaluation, CurvePlotter
 from flatten_dense.commands.configuration import with_recipes
 from flatten_dense.commands.runs import new_run, run_of, save_config
 from flatten_dense.data.ade20k import ADE20KDataModule  # noqa: F401
 from flatten_dense.data.base import BaseDataModule
+from flatten_dense.data.detection import CocoDataModule  # noqa: F401
 from flatten_dense.data.folder_pairs import FolderPairsDataModule  # noqa: F401
 from flatten_dense.data.photos import PhotoDataModule
 from flatten_dense.loggers import AppendingCSVLogger
-from flatten_dense.metrics import SegmentationScores, scores_as_dict
 from flatten_dense.tasks.base import BaseTask
 from flatten_dense.tasks.checkpoint import AtomicCheckpointIO, read_checkpoint
-from flatten_dense.tasks.semantic_segmentation import SemanticSegmentationTask
+from flatten_dense.tasks.detection import DetectionTask  # noqa: F401
+from flatten_dense.tasks.semantic_segmentation import SemanticSegmentationTask  # noqa: F401
 
 
 class TrainerCLI(LightningCLI):
@@ -50,7 +43,7 @@ class TrainerCLI(LightningCLI):
         argparse.ArgumentError: jsonargparse refuses an option.
     """
 
-    model: SemanticSegmentationTask
+    model: BaseTask
     datamodule: BaseDataModule | PhotoDataModule
 
     def __init__(self, verb: str, args: Sequence[str]) -> None:
@@ -114,7 +107,7 @@ class TrainerCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:  # noqa: ANN401 - Lightning's signature
         """Give the run its directory, its loggers and its callbacks."""
         if isinstance(self.datamodule, PhotoDataModule):
-            self.datamodule.max_pixels = self.model.inference.max_pixels
+            self.datamodule.max_pixels = self.model.max_pixels
         self.datamodule.setup(self.verb)
         parser, config = self._parser(self.verb), self.config[self.verb]
         settings = json.loads(parser.dump(config, format="json", skip_unset=False))
@@ -123,7 +116,7 @@ class TrainerCLI(LightningCLI):
         if settings["trainer"].get("enable_progress_bar") is False:
             callbacks.clear()
         if self.verb == "predict":
-            self.writer = PredictionWriter(Path(self._get(self.config, "output")), self.model.labels)
+            self.writer = self.model.prediction_writer(Path(self._get(self.config, "output")))
             kwargs |= {"logger": False, "enable_checkpointing": False}
             callbacks.append(self.writer)
         else:
@@ -170,11 +163,9 @@ class TrainerCLI(LightningCLI):
             ValueError: some photos could not be read or segmented; the others are done.
         """
         writer = self.writer
-        rank_zero_info(
-            f"{writer.num_written} masks are in {writer.directory}/masks, overlays in {writer.directory}/overlays"
-        )
+        rank_zero_info(writer.summary)
         if writer.failed:
-            raise ValueError(f"{len(writer.failed)} photos could not be segmented:\n  " + "\n  ".join(writer.failed))
+            raise ValueError(f"{len(writer.failed)} photos could not be done:\n  " + "\n  ".join(writer.failed))
 
     def _run_name(self) -> str:
         name = self._get(self.config, "name")
@@ -203,29 +194,16 @@ class TrainerCLI(LightningCLI):
         return ours + (chosen if isinstance(chosen, list) else [chosen])
 
     def _run_callbacks(self, run: Path) -> list[Callback]:
-        task = self.model
-        facts: dict[str, Any] = {
-            "split": {"fit": "validation", "validate": "validation"}.get(self.verb, "test"),
-            "resolution": {"resized_to": task.input_format.scale or "own size", "scored_at": "the mask's own size"},
-            "inference": task.inference_used,  # filled in at the end of each evaluation
-        }
-
-        def describe(scores: SegmentationScores) -> dict[str, Any]:
-            return scores_as_dict(scores, task.labels.class_names)
-
-        callbacks: list[Callback] = [
-            PredictionPlotter(run / "pictures", task.labels, task.input_format),
-            MetricsFile(run / "metrics.json", lambda: task.scores, describe, facts),
-            EvaluationReport(run, lambda: task.scores, task.labels),
-            WorstImages(run / "pictures" / "worst.png", lambda: task.scores, task.labels, task.input_format),
-        ]
+        facts: dict[str, Any] = {"split": "test" if self.verb == "test" else "validation"}
         if self.verb != "fit":
             facts["checkpoint"] = str(self._get(self.config, "ckpt_path"))
+        callbacks = self.model.evaluation_callbacks(run, facts)
+        if self.verb != "fit":
             return callbacks
         every = self._get(self.config, "save_every")
         rank_zero_info(f"The run is in {run}; checkpoints/last.ckpt is saved every {every} steps.")
         directory = run / "checkpoints"
-        best = ModelCheckpoint(directory, "best", monitor="val/mIoU", mode="max", enable_version_counter=False)
+        best = ModelCheckpoint(directory, "best", monitor=self.model.monitor, mode="max", enable_version_counter=False)
         last = ModelCheckpoint(
             directory, "last", every_n_train_steps=every, save_on_train_epoch_end=False, enable_version_counter=False
         )
@@ -236,11 +214,12 @@ class TrainerCLI(LightningCLI):
         assert run is not None
         metrics = run / "metrics.json"
         if metrics.exists():
-            rank_zero_info(_metrics_table(json.loads(metrics.read_text())))
+            rank_zero_info(self.model.describe_metrics(json.loads(metrics.read_text())))
         written = {
             "pictures": "pictures",
             "metrics": "metrics.json",
             "per class": "per_class.csv",
+            "detections": "detections.json",
             "curves": "curves.png",
         }
         for what, name in written.items():
@@ -255,19 +234,6 @@ class TrainerCLI(LightningCLI):
 def run(verb: str, args: Sequence[str]) -> TrainerCLI:
     """Carry out one Trainer verb."""
     return TrainerCLI(verb, args)
-
-
-def _metrics_table(metrics: dict[str, Any]) -> str:
-    def percent(value: float | None) -> str:
-        return "    -" if value is None else f"{100 * value:5.1f}"
-
-    mean = f"mean ({metrics['protocol']})"
-    width = max(len(name) for name in [*metrics["per_class"], "aAcc (pixels)", mean])
-    lines = [f"{'':{width}}   IoU %  Acc %"]
-    lines += [f"{name:{width}}   {percent(c['IoU'])}  {percent(c['Acc'])}" for name, c in metrics["per_class"].items()]
-    lines.append(f"{mean:{width}}   {percent(metrics['mIoU'])}  {percent(metrics['mAcc'])}")
-    lines.append(f"{'aAcc (pixels)':{width}}          {percent(metrics['aAcc'])}")
-    return "\n".join(lines)
 
 
 def _silence() -> None:

@@ -1,17 +1,20 @@
 """What every task shares: injected parts, the optimiser, and checkpoints that can rebuild what they hold."""
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
-from lightning import LightningModule
+from lightning import Callback, LightningModule
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from flatten_dense.backbones import TimmBackbone, load_weights
+from flatten_dense.callbacks.photo_writer import PhotoWriter
 from flatten_dense.data.images import first_few
-from flatten_dense.optim import PolySchedule, parameter_groups
-from flatten_dense.structures import InputFormat, LabelSpace
+from flatten_dense.optim import Schedule, parameter_groups
+from flatten_dense.structures import InputFormat, Labels
 
 CHECKPOINT_KEY = "flatten_dense"
 CHECKPOINT_FORMAT = 2
@@ -30,7 +33,14 @@ class BaseTask(LightningModule):
         schedule: learning rate per step; None keeps it constant.
         weights: what the backbone starts a fit from, as :func:`flatten_dense.backbones.load_weights` takes it; a fit
             that goes on from a checkpoint does not look at it.
+        freeze_backbone: whether the backbone stays as it starts.
     """
+
+    monitor: str
+    """Name of the logged score that decides which checkpoint is best, the higher the better."""
+
+    max_pixels: int
+    """`predict` reads a TIFF of more in windows, or refuses it."""
 
     recipe: dict[str, Any] | None = None
     """The configuration this task was built from, plain types only; the CLI sets it, and the checkpoint carries it."""
@@ -39,16 +49,17 @@ class BaseTask(LightningModule):
         self,
         backbone: TimmBackbone,
         neck: Callable[[Sequence[int], Sequence[int]], nn.Module] | None = None,
-        labels: LabelSpace | None = None,
+        labels: Labels | None = None,
         input_format: InputFormat | None = None,
         optimizer: Callable[[Iterable[Any]], Optimizer] = AdamW,
         no_decay: Sequence[str] = (),
-        schedule: PolySchedule | None = None,
+        schedule: Schedule | None = None,
         weights: str | None = None,
+        freeze_backbone: bool = False,
     ) -> None:
         super().__init__()
         if labels is None:
-            raise ValueError(f"{type(self).__name__} needs labels, a LabelSpace; a datamodule offers one as .labels")
+            raise ValueError(f"{type(self).__name__} needs labels; a datamodule offers its own as .labels")
         self.backbone = backbone
         self.neck = neck(backbone.channels, backbone.strides) if neck else None
         self.labels = labels
@@ -57,6 +68,25 @@ class BaseTask(LightningModule):
         self._no_decay = tuple(no_decay)
         self._schedule = schedule
         self._weights = weights
+        if freeze_backbone:
+            backbone.freeze()
+
+    @abstractmethod
+    def evaluation_callbacks(self, run: Path, facts: dict[str, Any]) -> list[Callback]:
+        """What writes about the evaluations of a run into its directory.
+
+        Args:
+            run: the directory.
+            facts: what metrics.json should say beside the scores.
+        """
+
+    @abstractmethod
+    def prediction_writer(self, directory: Path) -> PhotoWriter:
+        """What writes predictions into a folder as they come."""
+
+    @abstractmethod
+    def describe_metrics(self, metrics: dict[str, Any]) -> str:
+        """The content of metrics.json as a table for the terminal."""
 
     def on_fit_start(self) -> None:
         """Give the backbone its weights, before the first step.
@@ -79,10 +109,16 @@ class BaseTask(LightningModule):
         strides: Sequence[int] = (self.neck or self.backbone).strides  # type: ignore[assignment]
         return strides
 
-    def features(self, images: Tensor) -> list[Tensor]:
-        """Maps for the head, finest first, from normalised images ``[B, 3, H, W]``."""
-        maps: list[Tensor] = self.backbone(images)
-        return self.neck(maps) if self.neck else maps
+    def features(self, images: Tensor, image_sizes: Sequence[tuple[int, int]] | None = None) -> list[Tensor]:
+        """Maps for the head, finest first, from normalised images ``[B, 3, H, W]``.
+
+        With ``image_sizes``, (h, w) of each image in a padded batch, they do not depend on what it was batched with.
+        """
+        if image_sizes is None:
+            maps: list[Tensor] = self.backbone(images)
+            return self.neck(maps) if self.neck else maps
+        maps = self.backbone(images, image_sizes)
+        return self.neck(maps, image_sizes) if self.neck else maps
 
     def log_training(self, losses: dict[str, Tensor], batch_size: int) -> None:
         """Log the losses of a step and the learning rate it is taken with."""

@@ -2,20 +2,24 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
+from lightning import Callback
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from flatten_dense.backbones import TimmBackbone
+from flatten_dense.callbacks import EvaluationReport, MetricsFile, PredictionPlotter, PredictionWriter, WorstImages
 from flatten_dense.data.rasters import LargeTiff
 from flatten_dense.data.transforms import SegmentationEvalTransform
 from flatten_dense.heads.base import SegmentationHead
 from flatten_dense.inference import Inference, ModesUsed, segment_batch, segment_strips
 from flatten_dense.losses import CrossEntropyLoss, SegmentationLoss
+from flatten_dense.metrics import describe_scores, scores_as_dict
 from flatten_dense.metrics.segmentation import SegmentationConfusion, SegmentationScores
-from flatten_dense.optim import PolySchedule
+from flatten_dense.optim import Schedule
 from flatten_dense.structures import InputFormat, LabelSpace
 from flatten_dense.tasks.base import BaseTask
 
@@ -33,6 +37,7 @@ class SemanticSegmentationTask(BaseTask):
         no_decay: parameters whose name contains one of these are not decayed.
         schedule: learning rate per step; None keeps it constant.
         weights: what the backbone starts a fit from: a file, an https URL, ``hf-hub:OWNER/NAME``, ``timm:NAME``.
+        freeze_backbone: whether the backbone stays as it starts.
         loss: of the logits; None is the cross-entropy of the published recipes.
         auxiliary_head: a second head on the same maps, built as ``head``, that only training uses; or None.
         auxiliary_weight: factor of its loss.
@@ -44,6 +49,9 @@ class SemanticSegmentationTask(BaseTask):
         ValueError: if a part does not fit the others.
     """
 
+    monitor = "val/mIoU"
+    labels: LabelSpace
+
     def __init__(
         self,
         backbone: TimmBackbone,
@@ -53,15 +61,16 @@ class SemanticSegmentationTask(BaseTask):
         input_format: InputFormat | None = None,
         optimizer: Callable[[Iterable[Any]], Optimizer] = AdamW,
         no_decay: Sequence[str] = (),
-        schedule: PolySchedule | None = None,
+        schedule: Schedule | None = None,
         weights: str | None = None,
+        freeze_backbone: bool = False,
         loss: SegmentationLoss | None = None,
         auxiliary_head: Callable[[Sequence[int], Sequence[int], int], SegmentationHead] | None = None,
         auxiliary_weight: float = 0.4,
         inference: Inference = Inference(),  # noqa: B008 - frozen
         protocol: str = "mmseg",
     ) -> None:
-        super().__init__(backbone, neck, labels, input_format, optimizer, no_decay, schedule, weights)
+        super().__init__(backbone, neck, labels, input_format, optimizer, no_decay, schedule, weights, freeze_backbone)
         parts = self.feature_channels, self.feature_strides, self.labels.num_classes
         self.head = head(*parts)
         self.auxiliary_head = auxiliary_head(*parts) if auxiliary_head else None
@@ -69,6 +78,7 @@ class SemanticSegmentationTask(BaseTask):
         self.loss = loss or CrossEntropyLoss()
         self.confusion = SegmentationConfusion(self.labels.num_classes, self.labels.ignore_index, protocol)
         self.inference = inference
+        self.max_pixels = inference.max_pixels
         self.modes_used = ModesUsed()
         self.inference_used: dict[str, Any] = asdict(inference)
         """The options of inference and, after a validation or test, how many images were taken in which way."""
@@ -142,6 +152,31 @@ class SemanticSegmentationTask(BaseTask):
     def on_test_epoch_end(self) -> None:
         """Log the scores of the whole set."""
         self._log_scores("test")
+
+    def evaluation_callbacks(self, run: Path, facts: dict[str, Any]) -> list[Callback]:
+        """Pictures of predictions and of the worst images, metrics.json, and tables of the classes."""
+        facts = {
+            "resolution": {"resized_to": self.input_format.scale or "own size", "scored_at": "the mask's own size"},
+            "inference": self.inference_used,  # filled in at the end of each evaluation
+            **facts,
+        }
+        return [
+            PredictionPlotter(run / "pictures", self.labels, self.input_format),
+            MetricsFile(run / "metrics.json", lambda: self.scores, self._describe, facts),
+            EvaluationReport(run, lambda: self.scores, self.labels),
+            WorstImages(run / "pictures" / "worst.png", lambda: self.scores, self.labels, self.input_format),
+        ]
+
+    def prediction_writer(self, directory: Path) -> PredictionWriter:
+        """Masks and overlays."""
+        return PredictionWriter(directory, self.labels)
+
+    def describe_metrics(self, metrics: dict[str, Any]) -> str:
+        """IoU and accuracy of each class and in the mean."""
+        return describe_scores(metrics)
+
+    def _describe(self, scores: SegmentationScores) -> dict[str, Any]:
+        return scores_as_dict(scores, self.labels.class_names)
 
     def _log_scores(self, prefix: str) -> None:
         self.scores = self.confusion.compute()

@@ -1,0 +1,28 @@
+"""What the writers of `predict` share."""
+
+from abc import abstractmethod
+from pathlib import Path
+
+from lightning import Callback
+
+
+class PhotoWriter(Callback):
+    """Writes what was predicted for photos into a folder, as it comes.
+
+    Args:
+        directory: an empty or new folder.
+
+    Attributes:
+        num_written: photos so far.
+        failed: messages about photos that could not be read, or that the model refuses.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.num_written = 0
+        self.failed: list[str] = []
+
+    @property
+    @abstractmethod
+    def summary(self) -> str:
+        """What lies where, in one line."""
