@@ -17,31 +17,25 @@ _MATRIX_SIDE, _LARGEST_CELL = 1500, 84
 _NUMBERED_CELL, _NAMED_CELL = 36, 9
 _NAME_WIDTH, _NAME_SIZE = 190, 15
 _MARGIN, _HEADER, _LINE = 20, 66, 24
-_MOST_LISTED, _LIST_WIDTH, _RATE_WIDTH, _PIXELS_WIDTH = 60, 580, 80, 120
+_MOST_ABSENT = 40
+_MOST_LISTED, _LIST_WIDTH, _RATE_WIDTH, _COUNT_WIDTH = 60, 580, 80, 120
 _KEY = (0.0, 0.01, 0.1, 0.5, 1.0)
 
 
 class _Confusion(NamedTuple):
     rate: float
-    pixels: int
+    number: int
     truth: int
     predicted: int
 
 
 def confusion_picture(confusion: Tensor, labels: LabelSpace) -> Image.Image:
-    """Draw how much of each class was taken for which.
-
-    A row is a true class, a column what was predicted, a cell's colour the share of the row: blue on the diagonal
-    (right), red beside it (wrong). The scale is the square root of the share, so that a confusion of 1 % is still seen.
-    Rows of classes without a true pixel are grey. Beside the matrix stand the confusions with the largest shares.
+    """Draw how many pixels of each class were taken for which, as :func:`draw_confusion` does.
 
     Args:
         confusion: counted pixels, integers ``[K, K]``, or ``[K, K + 1]`` with a last column for pixels without a
             predicted class, which is drawn if it is not empty.
         labels: names of the K classes.
-
-    Returns:
-        A picture about 2400 pixels wide at most. Every class is named up to about 160 classes, every n-th beyond.
 
     Raises:
         ValueError: if the matrix does not fit the number of classes.
@@ -51,19 +45,62 @@ def confusion_picture(confusion: Tensor, labels: LabelSpace) -> Image.Image:
         raise ValueError(
             f"the confusion matrix is {tuple(confusion.shape)}, expected ({count}, {count} or {count + 1})"
         )
-    confusion = confusion.cpu()
     columns = list(labels.class_names)
     if confusion.shape[1] > count and confusion[:, count].any():
         columns.append("(no class)")
-    confusion = confusion[:, : len(columns)]
+    return draw_confusion(confusion[:, : len(columns)], labels.class_names, columns, "px")
+
+
+def detection_confusion_picture(confusion: Tensor, class_names: Sequence[str]) -> Image.Image:
+    """Draw how many objects of each class were taken for which or missed, as :func:`draw_confusion` does.
+
+    Args:
+        confusion: counted objects, integers ``[K + 1, K + 1]``: the last column for objects that were missed, the last
+            row for detections where there is no object. More than 40 classes are drawn without those that occur
+            neither in the truth nor in a detection.
+        class_names: of the K classes.
+
+    Raises:
+        ValueError: if the matrix does not fit the number of classes.
+    """
+    count = len(class_names)
+    if confusion.shape != (count + 1, count + 1):
+        raise ValueError(f"the confusion matrix is {tuple(confusion.shape)}, expected {(count + 1, count + 1)}")
+    kept = list(range(count))
+    if count > _MOST_ABSENT:
+        occurs = confusion.sum(0)[:count] + confusion.sum(1)[:count] > 0
+        kept = occurs.nonzero().flatten().tolist()
+    names = [class_names[index] for index in kept]
+    drawn = confusion[[*kept, count]][:, [*kept, count]]
+    return draw_confusion(drawn, [*names, "(no object)"], [*names, "(missed)"], "")
+
+
+def draw_confusion(confusion: Tensor, rows: Sequence[str], columns: Sequence[str], unit: str) -> Image.Image:
+    """Draw how much of each class was taken for which.
+
+    A row is a true class, a column what was predicted, a cell's colour the share of the row: blue on the diagonal
+    (right), red beside it (wrong). The scale is the square root of the share, so that a confusion of 1 % is still seen.
+    Rows of classes without truth are grey. Beside the matrix stand the confusions with the largest shares.
+
+    Args:
+        confusion: counts, integers ``[N, M]``.
+        rows: N names.
+        columns: M names, the first of them the rows'.
+        unit: of the counts.
+
+    Returns:
+        A picture about 2400 pixels wide at most. Every class is named up to about 160 classes, every n-th beyond.
+    """
+    confusion = confusion.cpu()
     shares = confusion.double() / confusion.sum(1, keepdim=True)
 
-    cell = max(1, min(_LARGEST_CELL, _MATRIX_SIDE // count))
+    cell = max(1, min(_LARGEST_CELL, _MATRIX_SIDE // len(rows)))
     matrix = _matrix(shares, cell)
-    rows_names, columns_names = _names(columns[:count], cell), _names(columns, cell).rotate(90, expand=True)
+    rows_names, columns_names = _names(rows, cell), _names(columns, cell).rotate(90, expand=True)
     left, top = _MARGIN + rows_names.width, _MARGIN + _HEADER
     height = max(top + matrix.height + columns_names.height, top + 12 * _LINE) + _MARGIN
-    listed = _listed(_worst(confusion, shares), columns, (height - top - _MARGIN) // _LINE - 1)
+    most = (height - top - _MARGIN) // _LINE - 1
+    listed = _listed(_worst(confusion, shares), rows, columns, unit, most)
     picture = Image.new("RGB", (left + matrix.width + 2 * _MARGIN + listed.width + _MARGIN, height), "white")
     picture.paste(rows_names, (_MARGIN, top))
     picture.paste(matrix, (left, top))
@@ -124,7 +161,9 @@ def _worst(confusion: Tensor, shares: Tensor) -> list[_Confusion]:
     return sorted(pairs, reverse=True)[:_MOST_LISTED]
 
 
-def _listed(worst: Sequence[_Confusion], names: Sequence[str], most: int) -> Image.Image:
+def _listed(
+    worst: Sequence[_Confusion], rows: Sequence[str], columns: Sequence[str], unit: str, most: int
+) -> Image.Image:
     shown = worst[: max(1, most)]
     picture = Image.new("RGB", (_LIST_WIDTH, _LINE * (len(shown) + 1)), "white")
     draw, font = ImageDraw.Draw(picture), font_of(14)
@@ -132,11 +171,11 @@ def _listed(worst: Sequence[_Confusion], names: Sequence[str], most: int) -> Ima
     draw.text((0, _LINE / 2), title, fill=INK, font=font_of(15, bold=True), anchor="lm")
     for line, pair in enumerate(shown, start=1):
         middle = (line + 0.5) * _LINE
-        text = f"{names[pair.truth]} → {names[pair.predicted]}"
-        room = _LIST_WIDTH - _RATE_WIDTH - _PIXELS_WIDTH
+        text = f"{rows[pair.truth]} → {columns[pair.predicted]}"
+        room = _LIST_WIDTH - _RATE_WIDTH - _COUNT_WIDTH
         draw.text((_RATE_WIDTH - 12, middle), f"{100 * pair.rate:.1f} %", fill=INK, font=font, anchor="rm")
         draw.text((_RATE_WIDTH, middle), shorten(text, room, font), fill=INK, font=font, anchor="lm")
-        draw.text((_LIST_WIDTH, middle), f"{pair.pixels:,} px", fill=FAINT, font=font, anchor="rm")
+        draw.text((_LIST_WIDTH, middle), f"{pair.number:,} {unit}".rstrip(), fill=FAINT, font=font, anchor="rm")
     return picture
 
 

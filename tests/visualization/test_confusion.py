@@ -4,7 +4,7 @@ import torch
 from PIL import Image
 
 from flatten_dense.structures import LabelSpace, default_palette
-from flatten_dense.visualization import confusion_picture
+from flatten_dense.visualization import confusion_picture, detection_confusion_picture
 
 BLUE, RED, GREY = (8, 81, 156), (190, 18, 30), (226, 226, 226)
 
@@ -76,3 +76,26 @@ def test_largest_shares_are_listed_first() -> None:
 def test_a_matrix_of_other_classes_is_refused() -> None:
     with pytest.raises(ValueError, match=r"\(2, 2\), expected \(3, 3 or 4\)"):
         confusion_picture(torch.zeros(2, 2), labels_of(3))
+
+
+def test_missed_objects_are_the_last_column_and_false_detections_the_last_row() -> None:
+    picture = detection_confusion_picture(torch.tensor([[0, 0, 4], [0, 5, 0], [3, 0, 0]]), ("cat", "dog"))
+    red = (np.asarray(picture)[86:, :-620] == RED).all(-1)
+    rows, columns = red.any(1).nonzero()[0], red.any(0).nonzero()[0]
+    top_row, bottom_row = red[:84].any(0).nonzero()[0], red[168 : 168 + 84].any(0).nonzero()[0]
+    assert top_row.min() > columns.min() + 150
+    assert bottom_row.max() < columns.max() - 150
+    assert rows.max() < 252
+
+
+def test_of_many_classes_only_those_that_occur_are_drawn() -> None:
+    confusion = torch.zeros(101, 101, dtype=torch.int64)
+    confusion[5, 5] = confusion[100, 7] = 3
+    names = [f"class {index}" for index in range(100)]
+    few = detection_confusion_picture(confusion[[5, 7, 100]][:, [5, 7, 100]], ["class 5", "class 7"])
+    assert detection_confusion_picture(confusion, names).tobytes() == few.tobytes()
+
+
+def test_objects_that_do_not_fit_the_classes_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"\(2, 2\), expected \(3, 3\)"):
+        detection_confusion_picture(torch.zeros(2, 2), ("cat", "dog"))
