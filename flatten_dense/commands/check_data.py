@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -19,11 +20,16 @@ from rich.table import Table
 from flatten_dense.commands.recipes import find_recipe
 from flatten_dense.data.ade20k import ADE20KDataModule  # noqa: F401 - so that --data can name it
 from flatten_dense.data.data_report import CountTable, DataReport, Problem
+from flatten_dense.data.detection.coco import CocoDataModule  # noqa: F401
+from flatten_dense.data.detection.datamodule import DetectionDataModule
+from flatten_dense.data.detection.voc import VocDataModule  # noqa: F401
+from flatten_dense.data.detection.yolo import YoloDataModule  # noqa: F401
 from flatten_dense.data.folder_pairs import FolderPairsDataModule  # noqa: F401
 from flatten_dense.data.segmentation import SegmentationDataModule
 
-_DESCRIPTION = """Read every photo and mask of all splits and report all problems in one table. No file is changed.
-Exit status: 0 without errors, 1 with errors, 2 if the command line is wrong. Warnings alone do not fail."""
+_DESCRIPTION = """Read every photo and all annotations of all splits and report all problems in one table. No file is
+changed. Exit status: 0 without errors, 1 with errors, 2 if the command line is wrong. Warnings alone do not fail."""
+_NAMES_CLASS = re.compile(r"--data(\.class_path|\.help)?(=|$)|-h$|--help$")
 _FILES_SHOWN = 5
 _WIDTH_OF_A_FILE = 140  # columns, where the output is no terminal
 
@@ -41,9 +47,9 @@ def run(args: Sequence[str]) -> int:
     parser = ArgumentParser(prog="flatten-dense check-data", description=_DESCRIPTION, exit_on_error=False)
     parser.add_argument("-c", "--config", action="config", help="a recipe, by name or as a file")
     parser.add_argument("--json", action="store_true", help="print the whole report, with every file, as JSON")
-    parser.add_subclass_arguments(SegmentationDataModule, "data", required=True)
+    parser.add_subclass_arguments((SegmentationDataModule, DetectionDataModule), "data", required=True)
     options = parser.parse_args(_with_data_sections(args))
-    data: SegmentationDataModule = parser.instantiate(options).data
+    data: SegmentationDataModule | DetectionDataModule = parser.instantiate(options).data
     if not data.root.is_dir():
         raise ValueError(f"--data.root {data.root}: no such folder")
     if data.num_workers < 0:
@@ -51,7 +57,7 @@ def run(args: Sequence[str]) -> int:
     started = time.perf_counter()
     columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        bar = progress.add_task("Reading photos and masks", total=None)
+        bar = progress.add_task("Reading photos", total=None)
         report = data.check(lambda done, total: progress.update(bar, completed=done, total=total))
     if options.json:
         sys.stdout.write(json.dumps(report.to_dict(), indent=2) + "\n")
@@ -66,7 +72,17 @@ def _with_data_sections(args: Sequence[str]) -> list[str]:
     finder.add_argument("-c", "--config", action="append", default=[])
     known, rest = finder.parse_known_args(args)
     sections = [_data_section(find_recipe(name)) for name in known.config]
+    if not any(_names_class(section) for section in sections) and not any(map(_NAMES_CLASS.match, rest)):
+        raise ValueError(
+            "how the data are laid out is not said: give --data ADE20KDataModule or FolderPairsDataModule (masks), "
+            "CocoDataModule, VocDataModule or YoloDataModule (boxes), a class of your own, or a recipe (-c), which "
+            "says it"
+        )
     return [word for section in sections for word in ("--config", json.dumps({"data": section}))] + rest
+
+
+def _names_class(section: object) -> bool:
+    return isinstance(section, str) or (isinstance(section, dict) and "class_path" in section)
 
 
 def _data_section(recipe: Path) -> object:

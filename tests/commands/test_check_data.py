@@ -103,6 +103,48 @@ def test_a_recipe_may_name_the_file_of_its_data(clean, tmp_path, capsys):
     assert run(capsys, "-c", tmp_path / "recipe.yaml", "--data.root", clean)[0] == 0
 
 
+@pytest.fixture
+def detection(tmp_path) -> Path:
+    """Two splits in YOLO's layout, each with a photo and an object."""
+    root = tmp_path / "detection"
+    for seed, split in enumerate(("train", "val")):
+        for folder in ("images", "labels"):
+            (root / folder / split).mkdir(parents=True)
+        noise = np.random.default_rng(seed).integers(0, 256, (12, 16, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(root / f"images/{split}/{seed}.png")
+        (root / f"labels/{split}/{seed}.txt").write_text("0 0.5 0.5 0.5 0.5\n")
+    (root / "classes.txt").write_text("cat\n")
+    return root
+
+
+def test_detection_data_are_checked_alike(detection, capsys):
+    status, out, _ = run(capsys, "--data", "YoloDataModule", "--data.root", detection)
+    assert status == 0
+    assert f"{detection}: 0 error(s), 0 warning(s) in 2 photos with 2 objects" in out
+    assert all(text in out for text in ("train objects", "val objects", "cat", "small <32²"))
+
+
+def test_faults_of_detection_data_are_in_the_table(detection, capsys):
+    (detection / "labels/val/1.txt").write_text("0 0.5 0.5 0.5\n7 0.5 0.5 0.5 0.5\n")
+    options = ["--data", "YoloDataModule", "--data.root", detection]
+    status, out, _ = run(capsys, *options)
+    assert status == 1
+    assert "2 error(s), 1 warning(s)" in out
+    report = json.loads(run(capsys, *options, "--json")[1])
+    kinds = {problem["kind"]: problem["files"] for problem in report["problems"]}
+    place = {"path": str(detection / "labels/val/1.txt"), "detail": "line 1: 0 0.5 0.5 0.5"}
+    assert kinds["line"] == [place]
+    assert set(kinds) == {"line", "unknown category", "no objects"}
+    assert report["splits"]["train"]["classes"] == {"cat": {"objects": 1, "images": 1}}
+
+
+@pytest.mark.parametrize("name", ["CocoDataModule", "VocDataModule"])
+def test_a_folder_of_another_layout_is_told_as_a_problem(name, detection, capsys):
+    status, out, _ = run(capsys, "--data", name, "--data.root", detection)
+    assert status == 1
+    assert "folder" in out
+
+
 @pytest.mark.parametrize(
     ("args", "reason"),
     [

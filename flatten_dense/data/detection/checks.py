@@ -10,7 +10,7 @@ from flatten_dense.data.base import Split
 from flatten_dense.data.data_report import Problem
 from flatten_dense.data.detection.annotations import DetectionAnnotations
 from flatten_dense.data.detection.detection_report import DetectionReport, count_objects
-from flatten_dense.data.detection.faults import SplitMissing, SplitReading, as_problems
+from flatten_dense.data.detection.faults import SplitReading, as_problems
 from flatten_dense.data.detection.object_checks import box_format_problems, crowd_problems, object_faults
 from flatten_dense.data.detection.photo_checks import photo_faults, unnamed_photos
 from flatten_dense.data.images import DataError
@@ -33,7 +33,7 @@ def check_detection(
 ) -> DetectionReport:
     """Read every annotation and every photo of every split.
 
-    Splits of the same files are read once. A test split that is not there is only worth a warning.
+    Splits of the same files are read once.
 
     Args:
         data: reads the annotations; its ``num_workers`` processes read the photos if there are many.
@@ -75,8 +75,7 @@ def _readings(data: DetectionSource, problems: list[Problem]) -> dict[Split, Spl
             reading = data.inspect_split(split)
         except DataError as error:
             if all(str(error) != problem.message for problem in problems):  # one about the classes is every split's
-                may_be = split == "test" and isinstance(error, SplitMissing)
-                problems.append(Problem("folder", "warning" if may_be else "error", split, str(error)))
+                problems.append(Problem("folder", "error", split, str(error)))
             continue
         source = (reading.annotations.source, reading.annotations.image_folder)
         if source not in read:

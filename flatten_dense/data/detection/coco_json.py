@@ -12,7 +12,7 @@ from pycocotools import mask as coco_mask
 
 from flatten_dense.data.data_report import Severity
 from flatten_dense.data.detection.annotations import DetectionAnnotations
-from flatten_dense.data.detection.faults import Fault, SplitMissing, SplitReading
+from flatten_dense.data.detection.faults import Fault, SplitReading
 from flatten_dense.data.detection.masks import FEWEST_NUMBERS, encode, read_segmentation
 from flatten_dense.data.images import DataError, first_few
 
@@ -57,7 +57,7 @@ def _load(path: Path) -> dict[str, list[Any]]:
     try:
         content = json.loads(path.read_bytes())
     except FileNotFoundError:
-        raise SplitMissing(f"{path}: no such file; expected the annotations of a split as COCO json") from None
+        raise DataError(f"{path}: no such file; expected the annotations of a split as COCO json") from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); expected a COCO json file") from None
     except ValueError as error:  # bad syntax, or not text

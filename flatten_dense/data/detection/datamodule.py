@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from functools import cached_property
+from pathlib import Path
 
 from torch.utils.data import DataLoader
 
 from flatten_dense.data.base import BaseDataModule, Split, collate_lists
 from flatten_dense.data.detection.annotations import DetectionAnnotations
+from flatten_dense.data.detection.checks import check_detection
 from flatten_dense.data.detection.dataset import DetectionDataset
+from flatten_dense.data.detection.detection_report import DetectionReport
 from flatten_dense.data.detection.faults import SplitReading
 from flatten_dense.data.detection.records import missing_photos
 from flatten_dense.data.detection.sampler import AspectRatioSampler
@@ -20,7 +24,7 @@ from flatten_dense.structures import DetectionLabels, InputFormat, Normalization
 
 
 class DetectionDataModule(BaseDataModule):
-    """Photos with boxes and perhaps masks of objects; a subclass reads their annotations.
+    """Photos with boxes and perhaps masks of objects; a subclass reads their annotations, and sets ``root``.
 
     The classes are those of the training annotations; other splits may number them otherwise, their names count.
 
@@ -45,6 +49,8 @@ class DetectionDataModule(BaseDataModule):
         eval_batch_size: images per validation or test batch.
         num_workers: processes that load data; None leaves one CPU to training and takes the others, at most 8.
     """
+
+    root: Path
 
     def __init__(
         self,
@@ -100,6 +106,10 @@ class DetectionDataModule(BaseDataModule):
         if split not in self._annotations:
             self._annotations[split] = self.inspect_split(split).require()
         return self._annotations[split]
+
+    def check(self, progress: Callable[[int, int], object] = lambda done, total: None) -> DetectionReport:
+        """Read all annotations and photos, as :func:`flatten_dense.data.detection.checks.check_detection`."""
+        return check_detection(self, progress)
 
     @cached_property
     def labels(self) -> DetectionLabels:

@@ -14,10 +14,6 @@ from flatten_dense.data.images import DataError
 _SHOWN = 5
 
 
-class SplitMissing(DataError):
-    """A data set has no split of this name, which it need not have for testing."""
-
-
 class Fault(NamedTuple):
     """One place in the files of a split that is not as it must be.
 

@@ -6,13 +6,16 @@ import math
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
+from flatten_dense.data.base import Split
 from flatten_dense.data.class_list import read_class_list
 from flatten_dense.data.detection.annotations import DetectionAnnotations
-from flatten_dense.data.detection.faults import Fault, SplitMissing, SplitReading
+from flatten_dense.data.detection.datamodule import DetectionDataModule
+from flatten_dense.data.detection.faults import Fault, SplitReading
 from flatten_dense.data.images import IMAGE_SUFFIXES, DataError, read_header
 from flatten_dense.data.label_map import read_lines
 
@@ -104,6 +107,42 @@ def voc_class_names(root: Path, classes: Path | None = None) -> tuple[str, ...]:
     return tuple(sorted(names))
 
 
+class VocDataModule(DetectionDataModule):
+    """A data set in the layout of PASCAL VOC, as :func:`read_voc`. Further options are those of DetectionDataModule.
+
+    Args:
+        root: folder of the data set, such as ``VOC2012``; only read, never written to.
+        classes: file with a class name per line; by default ``classes.txt`` in ``root``, else the names in the XML
+            files of all splits, sorted.
+        train_split: list in ``ImageSets/Main``, or folder in ``root``.
+        val_split: the same of validation.
+        test_split: the same of what ``test`` reads; None is that of validation.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        classes: Path | None = None,
+        train_split: str = "train",
+        val_split: str = "val",
+        test_split: str | None = None,
+        **options: Any,  # noqa: ANN401 - as CocoDataModule
+    ) -> None:
+        super().__init__(**options)
+        self.root = Path(root).expanduser()
+        self.classes = classes
+        self.folders: dict[Split, str] = {"train": train_split, "val": val_split, "test": test_split or val_split}
+
+    @cached_property
+    def class_names(self) -> tuple[str, ...]:
+        """As :func:`voc_class_names`, found out at the first use."""
+        return voc_class_names(self.root, self.classes)
+
+    def inspect_split(self, split: Split) -> SplitReading:
+        """Read the XML files of a split; raises as :func:`inspect_voc`."""
+        return inspect_voc(self.root, self.folders[split], self.class_names)
+
+
 class _SplitFolders(NamedTuple):
     source: Path
     annotations: Path
@@ -122,9 +161,10 @@ def _find_split(root: Path, split: str) -> _SplitFolders:
             folder, annotations if annotations.is_dir() else folder, photos if photos.is_dir() else folder, None
         )
     else:
-        raise SplitMissing(
+        raise DataError(
             f"{root}: there is no split {split!r}; expected ROOT/ImageSets/Main/{split}.txt beside ROOT/Annotations "
-            f"and ROOT/JPEGImages, or ROOT/{split}/Annotations and ROOT/{split}/JPEGImages"
+            f"and ROOT/JPEGImages, or ROOT/{split}/Annotations and ROOT/{split}/JPEGImages. Another split is chosen by "
+            "--data.train_split, --data.val_split and --data.test_split"
         )
     for path in (found.annotations, found.photos):
         if not path.is_dir():

@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from flatten_dense.data.base import Split
 from flatten_dense.data.detection.annotations import DetectionAnnotations
+from flatten_dense.data.detection.datamodule import DetectionDataModule
 from flatten_dense.data.detection.faults import Fault, SplitReading
 from flatten_dense.data.detection.yolo_folders import YoloSplit, find_yolo_split, yolo_class_names
 from flatten_dense.data.images import DataError, PhotoHeader, read_header
@@ -64,6 +67,42 @@ def inspect_yolo(root: Path, split: str, class_names: Sequence[str] | None = Non
             number = len(reading.annotations.annotations) + 1
             reading.annotations.annotations.append({"id": number, "image_id": image_id, **annotation})
     return reading
+
+
+class YoloDataModule(DetectionDataModule):
+    """A data set in the layout of YOLO, as :func:`read_yolo`. Further options are those of DetectionDataModule.
+
+    Args:
+        root: folder of the data set; only read, never written to.
+        classes: YAML file with ``names``, or text file with a class name per line; by default ``data.yaml`` or
+            ``classes.txt`` in ``root``.
+        train_split: its name in ``data.yaml``, or of the folder in ``images``.
+        val_split: the same of validation.
+        test_split: the same of what ``test`` reads; None is that of validation.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        classes: Path | None = None,
+        train_split: str = "train",
+        val_split: str = "val",
+        test_split: str | None = None,
+        **options: Any,  # noqa: ANN401 - as CocoDataModule
+    ) -> None:
+        super().__init__(**options)
+        self.root = Path(root).expanduser()
+        self.classes = classes
+        self.folders: dict[Split, str] = {"train": train_split, "val": val_split, "test": test_split or val_split}
+
+    @cached_property
+    def class_names(self) -> tuple[str, ...]:
+        """As :func:`flatten_dense.data.detection.yolo_folders.yolo_class_names`, found out at the first use."""
+        return yolo_class_names(self.root, self.classes)
+
+    def inspect_split(self, split: Split) -> SplitReading:
+        """Read the label files of a split; raises as :func:`inspect_yolo`."""
+        return inspect_yolo(self.root, self.folders[split], self.class_names)
 
 
 def _unpaired(files: YoloSplit) -> Iterator[Fault]:

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 from jsonargparse import get_loader
 
 from flatten_dense.data.class_list import read_class_list
-from flatten_dense.data.detection.faults import SplitMissing
 from flatten_dense.data.images import IMAGE_SUFFIXES, DataError, first_few
 from flatten_dense.data.label_map import read_lines
 
@@ -42,8 +41,7 @@ def find_yolo_split(root: Path, split: str) -> YoloSplit:
     photo's path with ``labels`` for the last folder ``images``; it lies beside the photo if there is none.
 
     Raises:
-        SplitMissing: if there is no such split.
-        DataError: if it holds no photo, or what names it leads nowhere.
+        DataError: if there is no such split, it holds no photo, or what names it leads nowhere.
     """
     content, entries = _read_data_yaml(root), []
     if content.get(split):
@@ -53,9 +51,10 @@ def find_yolo_split(root: Path, split: str) -> YoloSplit:
     else:
         source = next((f for f in (root / "images" / split, root / split / "images") if f.is_dir()), root)
         if source == root:
-            raise SplitMissing(
+            raise DataError(
                 f"{root}: there is no split {split!r}; expected ROOT/images/{split} or ROOT/{split}/images, or a line "
-                f"'{split}: FOLDER' in ROOT/data.yaml"
+                f"'{split}: FOLDER' in ROOT/data.yaml. Another split is chosen by --data.train_split, --data.val_split "
+                "and --data.test_split"
             )
         entries = [source]
     folders = [entry for entry in entries if entry.is_dir()]

@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -86,7 +87,7 @@ def test_faults_of_all_kinds_are_collected(tmp_path):
     assert sorted(kinds(check(tmp_path))) == [
         ("bad mask", "error", "train"),
         ("box outside", "warning", "train"),
-        ("folder", "warning", "test"),
+        ("folder", "error", "test"),
         ("in two splits", "error", "train and val"),
         ("no photo", "error", "val"),
         ("size", "error", "train"),
@@ -94,21 +95,18 @@ def test_faults_of_all_kinds_are_collected(tmp_path):
     ]
 
 
-def test_errors_come_first(tmp_path):
-    write_split(tmp_path, "train", range(4))
-    write_split(tmp_path, "val", range(3, 5))
-    assert [severity for _, severity, _ in kinds(check(tmp_path))] == ["error", "warning"]
+def test_errors_come_first(clean):
+    shutil.copy(clean / "train2017/0.png", clean / "train2017/more.png")
+    (clean / "val2017/10.png").unlink()
+    assert kinds(check(clean)) == [("no photo", "error", "val"), ("not named", "warning", "train")]
 
 
-def test_a_test_split_may_be_missing_but_not_the_others(clean):
-    for split in ("val", "test"):
-        (clean / f"annotations/instances_{split}2017.json").unlink()
-    assert kinds(check(clean)) == [("folder", "error", "val"), ("folder", "warning", "test")]
-
-
-def test_a_test_split_that_is_there_must_be_right(clean):
+def test_a_split_that_is_not_there_and_one_that_cannot_be_read(clean):
+    (clean / "annotations/instances_val2017.json").unlink()
     (clean / "annotations/instances_test2017.json").write_text("{")
-    assert kinds(check(clean)) == [("folder", "error", "test")]
+    report = check(clean)
+    assert kinds(report) == [("folder", "error", "val"), ("folder", "error", "test")]
+    assert list(report.splits) == ["train"]
 
 
 def test_what_is_wrong_with_every_split_is_said_once(tmp_path):

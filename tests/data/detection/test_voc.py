@@ -4,8 +4,7 @@ import pytest
 from PIL import Image
 from torchvision.datasets import VOCDetection
 
-from flatten_dense.data.detection.faults import SplitMissing
-from flatten_dense.data.detection.voc import inspect_voc, read_voc, voc_class_names
+from flatten_dense.data.detection.voc import VocDataModule, inspect_voc, read_voc, voc_class_names
 from flatten_dense.data.images import DataError
 
 DOG = ("dog", (48, 240, 195, 371))
@@ -169,7 +168,7 @@ def test_a_fault_is_named_and_the_rest_is_read(voc, spoil, kind, detail):
 
 
 def test_an_unknown_split_says_what_is_expected(voc):
-    with pytest.raises(SplitMissing, match=r"no split 'val'; expected ROOT/ImageSets/Main/val\.txt"):
+    with pytest.raises(DataError, match=r"no split 'val'; expected ROOT/ImageSets/Main/val\.txt"):
         read_voc(voc, "val")
 
 
@@ -184,3 +183,25 @@ def test_a_folder_without_names_does_not_say_its_classes(tmp_path, spoil):
         write_xml(tmp_path / "Annotations/a.xml")
     with pytest.raises(DataError, match="classes are unknown" if spoil == "empty" else "no such folder"):
         voc_class_names(tmp_path if spoil == "empty" else tmp_path / "nowhere")
+
+
+def test_the_data_module_reads_the_splits_it_is_told(voc):
+    data = VocDataModule(voc, val_split="test", num_workers=0)
+    assert data.read_split("train").images[0]["file_name"] == "000009.jpg"
+    assert len(data.read_split("val").images) == len(data.read_split("test").images) == 2
+    assert data.labels.class_names == ("cat", "dog", "person", "train")
+    assert data.labels.category_ids == (1, 2, 3, 4)
+
+
+def test_the_data_modules_class_list_may_lie_elsewhere(voc, tmp_path):
+    (tmp_path / "names.txt").write_text("train\ndog\nperson\ncat\n")
+    data = VocDataModule(voc, classes=tmp_path / "names.txt", num_workers=0)
+    assert data.labels.class_names == ("train", "dog", "person", "cat")
+
+
+def test_the_data_module_checks_what_it_reads(voc):
+    write_xml(voc / "Annotations/000009.xml", [("cat", (1, 1, 2, 2)), ("cat", (400, 1, 500, 9))])
+    (problem,) = [
+        p for p in VocDataModule(voc, val_split="test", num_workers=0).check().problems if p.kind == "box outside"
+    ]
+    assert problem.files == ((str(voc / "JPEGImages/000009.jpg"), "cat [399, 0, 101, 9] in 353x500"),)

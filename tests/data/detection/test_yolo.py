@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from flatten_dense.data.detection.yolo import inspect_yolo, read_yolo
+from flatten_dense.data.detection.yolo import YoloDataModule, inspect_yolo, read_yolo
 from flatten_dense.data.images import DataError, read_image
 
 
@@ -119,3 +119,29 @@ def test_files_that_do_not_fit_are_named(yolo, spoil, kind):
 def test_a_class_list_beside_the_labels_is_not_a_label_file(yolo):
     (yolo / "labels/train/classes.txt").write_text("cat\ndog\n")
     assert inspect_yolo(yolo, "train").faults == []
+
+
+def test_the_data_module_reads_the_splits_it_is_told(yolo):
+    write_photo(yolo / "images/other/z.jpg")
+    data = YoloDataModule(yolo, val_split="other", num_workers=0)
+    assert [len(data.read_split(split).images) for split in ("train", "val", "test")] == [3, 1, 1]
+    assert (data.labels.class_names, data.labels.category_ids) == (("cat", "dog"), (0, 1))
+
+
+def test_the_data_modules_class_list_may_lie_elsewhere(yolo, tmp_path):
+    (tmp_path / "names.txt").write_text("dog\ncat\n")
+    assert YoloDataModule(yolo, classes=tmp_path / "names.txt", num_workers=0).labels.class_names == ("dog", "cat")
+
+
+def test_the_data_module_checks_what_it_reads(yolo):
+    path = write_labels(yolo / "labels/train/b.txt", "0 0.5 0.5 0.2")
+    (problem,) = [p for p in YoloDataModule(yolo, num_workers=0).check().problems if p.kind == "line"]
+    assert problem.files == ((str(path), "line 1: 0 0.5 0.5 0.2"),)
+
+
+def test_a_training_item_has_the_boxes_in_pixels(yolo):
+    write_photo(yolo / "images/train/a.jpg", (80, 40))
+    data = YoloDataModule(yolo, train_scale=(80, 40), flip=0, val_split="train", num_workers=0)
+    item = data.make_dataset("train")[0]
+    assert item["path"] == str(yolo / "images/train/a.jpg")
+    np.testing.assert_allclose(item["target"]["boxes"], [[30, 10, 50, 30], [0, 0, 16, 8]], atol=1e-4)

@@ -2,7 +2,6 @@ from pathlib import Path
 
 import pytest
 
-from flatten_dense.data.detection.faults import SplitMissing
 from flatten_dense.data.detection.yolo_folders import find_yolo_split, yolo_class_names
 from flatten_dense.data.images import DataError
 
@@ -69,7 +68,7 @@ def test_a_split_that_leads_nowhere_is_refused(tmp_path, text):
 
 def test_an_unknown_split_says_what_is_expected(tmp_path):
     touch(tmp_path, "images/train/1.jpg")
-    with pytest.raises(SplitMissing, match="no split 'val'; expected ROOT/images/val"):
+    with pytest.raises(DataError, match="no split 'val'; expected ROOT/images/val"):
         find_yolo_split(tmp_path, "val")
 
 
