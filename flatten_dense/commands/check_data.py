@@ -20,10 +20,8 @@ from rich.table import Table
 from flatten_dense.commands.recipes import find_recipe
 from flatten_dense.data.ade20k import ADE20KDataModule  # noqa: F401 - so that --data can name it
 from flatten_dense.data.data_report import CountTable, DataReport, Problem
-from flatten_dense.data.detection.coco import CocoDataModule  # noqa: F401
+from flatten_dense.data.detection import CocoDataModule, VocDataModule, YoloDataModule  # noqa: F401
 from flatten_dense.data.detection.datamodule import DetectionDataModule
-from flatten_dense.data.detection.voc import VocDataModule  # noqa: F401
-from flatten_dense.data.detection.yolo import YoloDataModule  # noqa: F401
 from flatten_dense.data.folder_pairs import FolderPairsDataModule  # noqa: F401
 from flatten_dense.data.segmentation import SegmentationDataModule
 
