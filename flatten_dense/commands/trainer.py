@@ -19,9 +19,9 @@ from flatten_dense import heads, losses, necks  # noqa: F401 - so that recipes c
 from flatten_dense.callbacks import BestEvaluation, CurvePlotter
 from flatten_dense.commands.configuration import with_recipes
 from flatten_dense.commands.runs import new_run, run_of, save_config
+from flatten_dense.data import detection  # noqa: F401 - so that --data can name its data modules
 from flatten_dense.data.ade20k import ADE20KDataModule  # noqa: F401
 from flatten_dense.data.base import BaseDataModule
-from flatten_dense.data.detection import CocoDataModule  # noqa: F401
 from flatten_dense.data.folder_pairs import FolderPairsDataModule  # noqa: F401
 from flatten_dense.data.photos import PhotoDataModule
 from flatten_dense.loggers import AppendingCSVLogger
