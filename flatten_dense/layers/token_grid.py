@@ -81,10 +81,12 @@ def own_grids(
         strides: at least as many.
         image_sizes: (h, w) of each image in pixels; None when every image fills the maps.
     """
-    return [
-        TokenGrid.of(x, image_sizes and [ceil_div(size, stride) for size in image_sizes])
-        for x, stride in zip(maps, strides, strict=False)
-    ]
+    grids = []
+    for x, stride in zip(maps, strides, strict=False):
+        own = [ceil_div(size, stride) for size in image_sizes or ()]
+        is_filled = all(size == x.shape[-2:] for size in own)
+        grids.append(TokenGrid.of(x, None if is_filled else own))
+    return grids
 
 
 def _padded(size: Size, own_sizes: tuple[Size, ...], device: torch.device) -> TokenGrid:

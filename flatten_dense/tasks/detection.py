@@ -77,7 +77,7 @@ class DetectionTask(BaseTask):
             images: normalised, ``[3, h, w]`` each.
             originals: (H, W) of the photos that they were resized from.
         """
-        batch = pad_images(images, _PAD_TO)
+        batch = self._pad(images)
         found = self.head.predict(self._maps(batch), batch)
         paste = self.head.conventions.integer_paste
         return [to_original(*own, paste) for own in zip(found, batch.sizes, originals, strict=True)]
@@ -100,7 +100,7 @@ class DetectionTask(BaseTask):
             images: normalised, ``[3, h, w]`` each.
             targets: as :meth:`flatten_dense.heads.DetectionHead.loss` takes them.
         """
-        batch = pad_images(images, _PAD_TO)
+        batch = self._pad(images)
         losses = self.head.loss(self._maps(batch), batch, targets)
         return {"loss": torch.stack(list(losses.values())).sum(), **losses}
 
@@ -163,8 +163,13 @@ class DetectionTask(BaseTask):
         """Twelve numbers for boxes, and for masks."""
         return describe_coco(metrics)
 
+    def _pad(self, images: Sequence[Tensor]) -> ImageBatch:
+        # Backbones that keep images apart take any size, so images of one size need no padding at all.
+        return pad_images(images, 1 if self.padding_mask else _PAD_TO)
+
     def _maps(self, images: ImageBatch) -> list[Tensor]:
-        return self.features(images.tensor, images.sizes if self.padding_mask else None)
+        has_padding = any(size != images.padded_size for size in images.sizes)
+        return self.features(images.tensor, images.sizes if self.padding_mask and has_padding else None)
 
     def _begin(self, loader: Any) -> None:  # noqa: ANN401 - Lightning's own union
         annotations = getattr(getattr(loader, "dataset", None), "annotations", None)
