@@ -69,7 +69,7 @@ def check_detection(
 
 def _readings(data: DetectionSource, problems: list[Problem]) -> dict[Split, SplitReading]:
     readings: dict[Split, SplitReading] = {}
-    read: set[tuple[Path, Path]] = set()
+    read: set[tuple[Path, Path, tuple[str, ...]]] = set()
     for split in SPLITS:
         try:
             reading = data.inspect_split(split)
@@ -77,10 +77,11 @@ def _readings(data: DetectionSource, problems: list[Problem]) -> dict[Split, Spl
             if all(str(error) != problem.message for problem in problems):  # one about the classes is every split's
                 problems.append(Problem("folder", "error", split, str(error)))
             continue
-        source = (reading.annotations.source, reading.annotations.image_folder)
-        if source not in read:
+        own = reading.annotations
+        files = (own.source, own.image_folder, tuple(image["file_name"] for image in own.images))
+        if files not in read:
             readings[split] = reading
-            read.add(source)
+            read.add(files)
     return readings
 
 

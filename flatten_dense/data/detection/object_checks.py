@@ -18,6 +18,7 @@ _BORDER = 1.0  # pixels that rounding, or counting from 1, may put a box beyond 
 _MOST_AREA, _LEAST_AREA = 1.5, 0.01  # of the box
 _LEAST_OVERLAP = 0.5  # IoU of a box with the one around its mask
 _MANY_CROWDS = 0.2  # of the objects
+_FAR = 1e9  # pixels; beyond it sums overflow
 _OUTSIDE_TO_ASK = 0.05  # of the boxes, before their format is doubted
 
 
@@ -61,6 +62,7 @@ def box_format_problems(split: str, annotations: DetectionAnnotations) -> Iterat
         return
     sizes = {image["id"]: (image["width"], image["height"]) for image in annotations.images}
     boxes = np.array([annotation["bbox"] for annotation in annotations.annotations], dtype=np.float64)
+    boxes = boxes.clip(-_FAR, _FAR)
     size = np.array([sizes[annotation["image_id"]] for annotation in annotations.annotations], dtype=np.float64)
     first, second = boxes[:, :2], boxes[:, 2:]
     outside = (first + second > size + _BORDER).any(1).mean()

@@ -19,7 +19,7 @@ class YoloSplit(NamedTuple):
     """The files of a split.
 
     Attributes:
-        source: the folder, or the file that names it.
+        source: the folder or list of photos; the first if there are several.
         image_folder: what the names of photos are relative to; one elsewhere has its whole path.
         photos: sorted names.
         labels: the label file of each photo, whether it is there or not.
@@ -43,20 +43,19 @@ def find_yolo_split(root: Path, split: str) -> YoloSplit:
     Raises:
         DataError: if there is no such split, it holds no photo, or what names it leads nowhere.
     """
-    content, entries = _read_data_yaml(root), []
+    content = _read_data_yaml(root)
     if content.get(split):
-        source = _data_yaml(root) or root
+        yaml = _data_yaml(root) or root
         named = content[split] if isinstance(content[split], list) else [content[split]]
-        entries = [_locate(root, content, source, split, str(entry)) for entry in named]
+        entries = [_locate(root, content, yaml, split, str(entry)) for entry in named]
     else:
-        source = next((f for f in (root / "images" / split, root / split / "images") if f.is_dir()), root)
-        if source == root:
+        entries = [folder for folder in (root / "images" / split, root / split / "images") if folder.is_dir()][:1]
+        if not entries:
             raise DataError(
                 f"{root}: there is no split {split!r}; expected ROOT/images/{split} or ROOT/{split}/images, or a line "
                 f"'{split}: FOLDER' in ROOT/data.yaml. Another split is chosen by --data.train_split, --data.val_split "
                 "and --data.test_split"
             )
-        entries = [source]
     folders = [entry for entry in entries if entry.is_dir()]
     paths = {path for folder in folders for path in _photos_below(folder)}
     for listed in (entry for entry in entries if not entry.is_dir()):
@@ -67,7 +66,7 @@ def find_yolo_split(root: Path, split: str) -> YoloSplit:
     image_folder = folders[0] if len(entries) == len(folders) == 1 else root
     named_paths = sorted((_relative(path, image_folder), path) for path in paths)
     return YoloSplit(
-        source,
+        entries[0],
         image_folder,
         [name for name, _ in named_paths],
         [_label_file(path, root) for _, path in named_paths],
@@ -140,14 +139,14 @@ def _names_of_yaml(path: Path) -> tuple[str, ...]:
     return texts
 
 
-def _locate(root: Path, content: dict[str, Any], source: Path, split: str, entry: str) -> Path:
+def _locate(root: Path, content: dict[str, Any], yaml: Path, split: str, entry: str) -> Path:
     base = root / str(content.get("path") or "")
     # Files move between machines: their 'path', or a '../' that one export tool writes, then leads nowhere.
     tried = [folder / name for name in (entry, entry.removeprefix("../")) for folder in (base, root)]
     found = next((path for path in tried if path.exists()), None)
     if found is None:
         raise DataError(
-            f"{source}: '{split}: {entry}' is neither a folder nor a list of photos below {root}; correct the line"
+            f"{yaml}: '{split}: {entry}' is neither a folder nor a list of photos below {root}; correct the line"
         )
     return found
 

@@ -145,3 +145,16 @@ def test_a_training_item_has_the_boxes_in_pixels(yolo):
     item = data.make_dataset("train")[0]
     assert item["path"] == str(yolo / "images/train/a.jpg")
     np.testing.assert_allclose(item["target"]["boxes"], [[30, 10, 50, 30], [0, 0, 16, 8]], atol=1e-4)
+
+
+def test_splits_that_lists_name_are_told_apart(yolo):
+    for name in "abc":
+        Image.fromarray(np.random.default_rng(ord(name)).integers(0, 256, (20, 40, 3), dtype=np.uint8)).save(
+            yolo / f"images/train/{name}.jpg"
+        )
+    (yolo / "train.txt").write_text("images/train/a.jpg\nimages/train/b.jpg\n")
+    (yolo / "val.txt").write_text("images/train/c.jpg\n")
+    (yolo / "data.yaml").write_text("names: [cat, dog]\ntrain: train.txt\nval: val.txt\n")
+    report = YoloDataModule(yolo, num_workers=0).check()
+    assert {split: counts.images for split, counts in report.splits.items()} == {"train": 2, "val": 1}
+    assert report.count("error") == 0
