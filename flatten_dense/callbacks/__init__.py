@@ -2,6 +2,8 @@
 
 from flatten_dense.callbacks.best_evaluation import BestEvaluation
 from flatten_dense.callbacks.detection_pictures import DetectionPlotter
+from flatten_dense.callbacks.detection_report import DetectionReport
+from flatten_dense.callbacks.detection_writer import DetectionWriter
 from flatten_dense.callbacks.evaluation_report import EvaluationReport
 from flatten_dense.callbacks.metrics_file import MetricsFile, weights_hash
 from flatten_dense.callbacks.pictures import CurvePlotter, PredictionPlotter
@@ -12,6 +14,8 @@ __all__ = [
     "BestEvaluation",
     "CurvePlotter",
     "DetectionPlotter",
+    "DetectionReport",
+    "DetectionWriter",
     "EvaluationReport",
     "MetricsFile",
     "PredictionPlotter",

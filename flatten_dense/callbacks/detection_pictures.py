@@ -1,12 +1,12 @@
 """Pictures of a detection run: what was found, beside what there is."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 from torch import Tensor
 
+from flatten_dense.callbacks.coco_rows import result_rows, to_xywh
 from flatten_dense.callbacks.photo import photo_of
 from flatten_dense.callbacks.pictures import EvaluationPlotter
 from flatten_dense.metrics.detection_matching import match_detections
@@ -69,20 +69,12 @@ def _mistakes(
     is_crowd = truth["iscrowd"].bool().tolist()
     objects = [
         {"image_id": 0, "category_id": label, "bbox": box, "iscrowd": int(crowd)}
-        for label, box, crowd in zip(truth["labels"].tolist(), _xywh(truth["boxes"]), is_crowd, strict=True)
+        for label, box, crowd in zip(truth["labels"].tolist(), to_xywh(truth["boxes"]), is_crowd, strict=True)
     ]
-    detections = [
-        {"image_id": 0, "category_id": label, "bbox": box, "score": score}
-        for label, box, score in zip(found.labels.tolist(), _xywh(found.boxes), found.scores.tolist(), strict=True)
-    ]
+    detections = result_rows(found._replace(masks=None), 0, range(num_classes))
     annotations = {"images": [{"id": 0, "height": 1, "width": 1}], "annotations": objects}
     matches = match_detections(annotations, detections, range(num_classes))
     found_ones = set(matches.truth[matches.scores >= min_score].tolist())
     numbers = iter(range(len(objects)))  # of the objects that are no crowds
     missed = [not crowd and next(numbers) not in found_ones for crowd in is_crowd]
     return missed, ((matches.truth < 0) & ~matches.ignored).tolist()
-
-
-def _xywh(boxes: Tensor) -> Sequence[list[float]]:
-    rows: list[list[float]] = boxes.tolist()
-    return [[left, top, right - left, bottom - top] for left, top, right, bottom in rows]

@@ -22,6 +22,11 @@ class PhotoWriter(Callback):
         self.num_written = 0
         self.failed: list[str] = []
 
+    def path_of(self, folder: str, file: str) -> Path:
+        """A file in a folder of this name, which is made."""
+        (self.directory / folder).mkdir(parents=True, exist_ok=True)
+        return self.directory / folder / file
+
     @property
     @abstractmethod
     def summary(self) -> str:

@@ -71,7 +71,7 @@ class PredictionWriter(PhotoWriter):
                 self.num_written += 1
 
     def _write_large(self, strips: Iterator[Tensor], photo: LargeTiff, name: str) -> None:
-        path = self._path("masks", f"{name}.tif")
+        path = self.path_of("masks", f"{name}.tif")
         progress = _Progress(photo)
         with MaskTiff(path, photo, self.labels) as mask:
             for strip in strips:
@@ -86,11 +86,7 @@ class PredictionWriter(PhotoWriter):
         self._save(Image.fromarray(drawn.permute(1, 2, 0).contiguous().numpy()), "overlays", name)
 
     def _save(self, image: Image.Image, folder: str, name: str) -> None:
-        image.save(self._path(folder, f"{name}.png"))
-
-    def _path(self, folder: str, file: str) -> Path:
-        (self.directory / folder).mkdir(parents=True, exist_ok=True)
-        return self.directory / folder / file
+        image.save(self.path_of(folder, f"{name}.png"))
 
 
 class _Progress:

@@ -12,7 +12,9 @@ from torch.utils.data import DataLoader, Dataset
 from flatten_dense.data.images import DataError, list_images, read_image
 from flatten_dense.data.rasters import TIFF_SUFFIXES, LargeTiff, tiff_pixels
 from flatten_dense.data.transforms import SegmentationEvalTransform
-from flatten_dense.structures import InputFormat, LabelSpace
+from flatten_dense.structures import InputFormat, Labels
+
+_KEYS = ("image", "photo", "size", "name", "path")
 
 
 class PhotoDataset(Dataset[dict[str, Any]]):
@@ -39,7 +41,8 @@ class PhotoDataset(Dataset[dict[str, Any]]):
         if isinstance(photo, LargeTiff):
             return {"large": photo, "name": self.names[index]}
         size = (photo.shape[-2], photo.shape[-1])
-        return {"image": self.transform(photo), "photo": photo, "size": size, "name": self.names[index]}
+        names = {"name": self.names[index], "path": str(path)}
+        return {"image": self.transform(photo), "photo": photo, "size": size, **names}
 
     def _read(self, path: Path) -> Tensor | LargeTiff:
         if path.suffix.lower() not in TIFF_SUFFIXES or tiff_pixels(path) <= self.max_pixels:
@@ -72,7 +75,7 @@ class PhotoDataModule(LightningDataModule):
     def __init__(
         self,
         input: Path,
-        labels: LabelSpace | None = None,
+        labels: Labels | None = None,
         input_format: InputFormat | None = None,
         batch_size: int = 1,
         num_workers: int = 1,
@@ -95,7 +98,7 @@ class PhotoDataModule(LightningDataModule):
     def predict_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Batches of lists.
 
-        Photos: image, photo as read, size and name. Large TIFFs: large and large_name. Messages about photos that
+        Photos: image, photo as read, size, name and path. Large TIFFs: large and large_name. Messages about photos that
         cannot be read: failed.
         """
         return DataLoader(self.dataset, batch_size=self.batch_size, num_workers=self.num_workers, collate_fn=_collate)
@@ -104,7 +107,7 @@ class PhotoDataModule(LightningDataModule):
 def _collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
     read = [sample for sample in samples if "photo" in sample]
     large = [sample for sample in samples if "large" in sample]
-    batch: dict[str, Any] = {key: [sample[key] for sample in read] for key in ("image", "photo", "size", "name")}
+    batch: dict[str, Any] = {key: [sample[key] for sample in read] for key in _KEYS}
     batch |= {"large": [sample["large"] for sample in large], "large_name": [sample["name"] for sample in large]}
     return {**batch, "failed": [sample["failed"] for sample in samples if "failed" in sample]}
 

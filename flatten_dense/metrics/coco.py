@@ -12,6 +12,7 @@ from torchmetrics import Metric
 
 from flatten_dense.metrics.coco_evaluation import evaluate_coco
 from flatten_dense.metrics.coco_scores import CocoScores
+from flatten_dense.metrics.detection_errors import DetectionErrors, detection_errors
 from flatten_dense.structures import Detections
 
 
@@ -105,6 +106,17 @@ class CocoDetection(Metric):
         """
         self._gather()
         return [row for image_id in sorted(self._found) for row in self._rows(image_id)]
+
+    def errors(self) -> DetectionErrors:
+        """The mistakes among the detections, by the first kind of region.
+
+        All processes must call it, unless :meth:`compute` came before; all get the mistakes of all.
+        """
+        assert self._annotations is not None
+        results = self.results()
+        return detection_errors(
+            self._annotations, results, self._category_ids, self.iou_types[0], image_ids=self._found
+        )
 
     def reset(self) -> None:
         """Forget all detections; the truth stays."""

@@ -22,6 +22,7 @@ def batches(path, **options):
 def test_a_single_file(tmp_path):
     (batch,) = batches(write(tmp_path / "one.jpg"))
     assert batch["name"] == ["one"]
+    assert batch["path"] == [str(tmp_path / "one.jpg")]
     assert batch["size"] == [(8, 12)]
     assert batch["image"][0].shape == (3, 8, 12)
 

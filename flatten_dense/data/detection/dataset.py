@@ -40,6 +40,7 @@ class DetectionDataset(Dataset[dict[str, Any]]):
         sizes: (height, width) of each item's photo.
 
     Raises:
+        ValueError: if ``copy_paste`` is no probability.
         DataError: if the annotations hold a class that ``labels`` lack, or nothing is left to train on.
     """
 
@@ -54,6 +55,8 @@ class DetectionDataset(Dataset[dict[str, Any]]):
         keep_empty: bool = False,
         copy_paste: float = 0.0,
     ) -> None:
+        if not 0 <= copy_paste <= 1:
+            raise ValueError(f"copy_paste must be a probability between 0 and 1, got {copy_paste}")
         self.annotations = annotations
         self.labels = align_labels(labels, annotations)
         self.transform = transform

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from itertools import pairwise
@@ -12,6 +13,8 @@ from torch import Tensor, nn
 from flatten_dense.heads.detection.conventions import ConventionsName, conventions_of
 from flatten_dense.layers import TokenGrid, own_grids
 from flatten_dense.structures import ImageBatch
+
+_PUBLISHED_CHANNELS = 256
 
 
 class RawDetections(NamedTuple):
@@ -98,9 +101,12 @@ class DetectionHead(nn.Module, ABC):
         return own_grids(features, self.strides, None if self.conventions.padding_is_image else images.sizes)
 
 
-def init_conv(conv: nn.Conv2d, std: float = 0.01, bias: float = 0.0) -> nn.Conv2d:
-    """Normal weights and a constant bias, as detectors' dense layers start."""
-    nn.init.normal_(conv.weight, std=std)
+def init_conv(conv: nn.Conv2d, bias: float = 0.0) -> nn.Conv2d:
+    """Normal weights of std 0.01 and a constant bias, as detectors' dense layers start.
+
+    0.01 is published for maps of 256 channels; on narrower ones the weights are larger, so that signals are not.
+    """
+    nn.init.normal_(conv.weight, std=0.01 * math.sqrt(_PUBLISHED_CHANNELS / conv.in_channels))
     assert conv.bias is not None
     nn.init.constant_(conv.bias, bias)
     return conv
