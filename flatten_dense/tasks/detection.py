@@ -168,8 +168,12 @@ class DetectionTask(BaseTask):
         return pad_images(images, 1 if self.padding_mask else _PAD_TO)
 
     def _maps(self, images: ImageBatch) -> list[Tensor]:
+        if not self.padding_mask:
+            return self.features(images.tensor)
+        # The edge of a plain transformer's last patch is padding too, to the finer levels that are made of it.
         has_padding = any(size != images.padded_size for size in images.sizes)
-        return self.features(images.tensor, images.sizes if self.padding_mask and has_padding else None)
+        has_padding |= any(side % min(self.backbone.strides) for side in images.padded_size)
+        return self.features(images.tensor, images.sizes if has_padding else None)
 
     def _begin(self, loader: Any) -> None:  # noqa: ANN401 - Lightning's own union
         annotations = getattr(getattr(loader, "dataset", None), "annotations", None)
