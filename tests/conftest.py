@@ -1,14 +1,21 @@
 import importlib.util
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from flatten_dense.backbones import TimmBackbone
 from flatten_dense.cli import main
+from flatten_dense.heads import MaskRCNNHead
+from flatten_dense.necks import FPN
+from flatten_dense.structures import DetectionLabels, default_palette
+from flatten_dense.tasks.detection import DetectionTask
 
 MICRO_RECIPE = Path(__file__).parent / "micro_recipe.yaml"
 
@@ -69,3 +76,44 @@ def write_toy(root: Path, num: int, splits: tuple[str, ...], classes: bool = Tru
     if classes:
         (root / "classes.txt").write_text("cat\ndog\nbird\n")
     return root
+
+
+@pytest.fixture
+def make_detector() -> Callable[..., DetectionTask]:
+    """A Mask R-CNN on the micro backbone; options replace the defaults."""
+
+    def make(num_classes: int = 3, seed: int = 0, **options) -> DetectionTask:
+        torch.manual_seed(seed)
+        names = tuple(f"class {index}" for index in range(num_classes))
+        ids = tuple(range(7, 7 + num_classes))
+        parts = {
+            "backbone": TimmBackbone("flatten_pvt_test"),
+            "neck": partial(FPN, out_channels=16, extra_levels=1),
+            "head": partial(MaskRCNNHead, fc_channels=16, train_proposals=50, test_proposals=50, roi_samples=16),
+            "labels": DetectionLabels(names, default_palette(num_classes), ids),
+        }
+        return DetectionTask(**{**parts, **options})
+
+    return make
+
+
+@pytest.fixture
+def detection_batch() -> dict[str, Any]:
+    """Two images of different size, one of them without objects."""
+    generator = torch.Generator().manual_seed(0)
+    masks = torch.zeros(2, 64, 96, dtype=torch.bool)
+    masks[0, 10:40, 10:40], masks[1, 20:60, 50:90] = True, True
+    nothing = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
+    return {
+        "image": [torch.randn(3, 64, 96, generator=generator), torch.randn(3, 80, 50, generator=generator)],
+        "target": [
+            {
+                "boxes": torch.tensor([[10.0, 10, 40, 40], [50, 20, 90, 60]]),
+                "labels": torch.tensor([0, 2]),
+                "masks": masks,
+            },
+            {**nothing, "masks": torch.zeros(0, 80, 50, dtype=torch.bool)},
+        ],
+        "image_id": [17, 4],
+        "path": ["a.jpg", "b.jpg"],
+    }

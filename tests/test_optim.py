@@ -7,7 +7,14 @@ from torch import nn
 from torch.optim import SGD, AdamW
 from torch.optim.lr_scheduler import LRScheduler
 
-from flatten_dense.optim import IMAGENET_NO_DECAY, SWIN_DENSE_NO_DECAY, PolySchedule, parameter_groups
+from flatten_dense.optim import (
+    IMAGENET_NO_DECAY,
+    SWIN_DENSE_NO_DECAY,
+    PolySchedule,
+    Schedule,
+    StepSchedule,
+    parameter_groups,
+)
 
 
 class Model(nn.Module):
@@ -168,3 +175,47 @@ def test_a_recipe_gives_the_schedule_as_plain_values() -> None:
     parser.add_argument("--schedule", type=PolySchedule | None)
     config = parser.parse_object({"schedule": {"power": 1.0, "warmup_steps": 1500}})
     assert parser.instantiate(config).schedule == PolySchedule(power=1.0, warmup_steps=1500)
+
+
+@pytest.mark.parametrize(("epochs", "after"), [(12, (8, 11)), (36, (27, 33))])
+def test_published_drops_come_after_their_epochs(epochs: int, after: tuple[int, int]) -> None:
+    schedule = StepSchedule((0.666667, 0.916667) if epochs == 12 else (0.75, 0.916667), warmup_steps=0)
+    curve = schedule.curve(1e-4, epochs * 7330)
+    for factor, epoch in zip((0.1, 0.01), after, strict=True):
+        assert curve(epoch * 7330 - 1) == pytest.approx(10 * factor)
+        assert curve(epoch * 7330 + 1) == pytest.approx(factor)
+
+
+def test_step_schedule_warms_up_as_published() -> None:
+    optimizer = optimizer_with()
+    seen = rates(optimizer, StepSchedule((0.9,), warmup_steps=4, warmup_ratio=0.001)(optimizer, 10), 9)
+    assert seen[:5] == pytest.approx([0.0001, 0.025075, 0.05005, 0.075025, 0.1])
+    assert seen[8:] == pytest.approx([0.1, 0.01])
+
+
+@pytest.mark.parametrize(("option", "value"), [("drops_at", (0.9, 0.5)), ("drops_at", (8, 11)), ("factor", 0.0)])
+def test_options_of_the_step_schedule_out_of_range_are_refused_by_name(option: str, value: object) -> None:
+    with pytest.raises(ValueError, match=option):
+        StepSchedule(**{option: value})
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({"power": 0.9, "warmup_steps": 7}, PolySchedule(0.9, 7)),
+        ({"drops_at": [0.5], "warmup_steps": 7}, StepSchedule((0.5,), warmup_steps=7)),
+    ],
+)
+def test_the_options_of_a_recipe_tell_which_schedule_is_meant(values: dict[str, Any], expected: Schedule) -> None:
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--schedule", type=Schedule | None)
+    assert parser.instantiate(parser.parse_object({"schedule": values})).schedule == expected
+
+
+def test_one_option_of_a_recipes_schedule_is_replaced() -> None:
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--config", action="config")
+    parser.add_argument("--schedule", type=Schedule | None)
+    recipe = '{"schedule": {"drops_at": [0.5], "warmup_steps": 7}}'
+    config = parser.parse_args(["--config", recipe, "--schedule.warmup_steps", "5"])
+    assert parser.instantiate(config).schedule == StepSchedule((0.5,), warmup_steps=5)

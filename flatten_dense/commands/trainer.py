@@ -1,5 +1,6 @@
 """`fit`, `validate`, `test` and `predict`: Lightning's command line over our tasks, with runs and recipes."""
 
+import importlib
 import json
 import logging
 import sys
@@ -99,6 +100,13 @@ class TrainerCLI(LightningCLI):
         """Check what does not need the model."""
         if self.verb == "fit" and self._get(self.config, "save_every") < 1:
             raise ValueError(f"--save_every must be at least 1 step, got {self._get(self.config, 'save_every')}")
+        if self.verb != "predict":
+            task, data = (_import_class(self._get(self.config, name)["class_path"]) for name in ("model", "data"))
+            if task.labels_type is not data.labels_type:
+                raise ValueError(
+                    f"{task.__name__} cannot learn from {data.__name__}: give --model and --data of one kind, "
+                    "segmentation or detection; a recipe (-c) does"
+                )
         if self.verb == "predict":
             output = Path(self._get(self.config, "output"))
             if output.exists() and (not output.is_dir() or any(output.iterdir())):
@@ -234,6 +242,12 @@ class TrainerCLI(LightningCLI):
 def run(verb: str, args: Sequence[str]) -> TrainerCLI:
     """Carry out one Trainer verb."""
     return TrainerCLI(verb, args)
+
+
+def _import_class(path: str) -> Any:  # noqa: ANN401 - a task or a data module
+    """The class that a class_path names, which jsonargparse has found already."""
+    module, _, name = path.rpartition(".")
+    return getattr(importlib.import_module(module), name)
 
 
 def _silence() -> None:

@@ -64,6 +64,9 @@ class BaseDataModule(LightningDataModule, ABC):
         num_workers: processes that load data; None leaves one CPU to training and takes the others, at most 8.
     """
 
+    labels_type: type[Labels]
+    """Of the labels; tells which tasks can learn from the data."""
+
     collate_train: Callable[[list[dict[str, Any]]], dict[str, Any]] = staticmethod(default_collate)
     collate_eval: Callable[[list[dict[str, Any]]], dict[str, Any]] = staticmethod(collate_lists)
 

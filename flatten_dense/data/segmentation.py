@@ -56,6 +56,7 @@ class SegmentationDataModule(BaseDataModule):
         DataError: for this class itself, which has no layout.
     """
 
+    labels_type = LabelSpace
     layout: FolderLayout
     train_split: str
     val_split: str

@@ -36,6 +36,9 @@ class BaseTask(LightningModule):
         freeze_backbone: whether the backbone stays as it starts.
     """
 
+    labels_type: type[Labels]
+    """Of the data that this task learns from."""
+
     monitor: str
     """Name of the logged score that decides which checkpoint is best, the higher the better."""
 

@@ -44,6 +44,7 @@ class DetectionTask(BaseTask):
         ValueError: if a part does not fit the others.
     """
 
+    labels_type = DetectionLabels
     monitor = "val/bbox_AP"
     max_pixels = 2**27
     labels: DetectionLabels
@@ -99,7 +100,15 @@ class DetectionTask(BaseTask):
         Args:
             images: normalised, ``[3, h, w]`` each.
             targets: as :meth:`flatten_dense.heads.DetectionHead.loss` takes them.
+
+        Raises:
+            ValueError: the head learns masks, and the targets have none.
         """
+        if "segm" in self.head.iou_types and any("masks" not in target for target in targets):
+            raise ValueError(
+                f"{type(self.head).__name__} learns masks, but the training data hold boxes alone, or "
+                "--data.with_masks is false: set --model.head.masks false"
+            )
         batch = self._pad(images)
         losses = self.head.loss(self._maps(batch), batch, targets)
         return {"loss": torch.stack(list(losses.values())).sum(), **losses}

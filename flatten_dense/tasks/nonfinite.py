@@ -38,13 +38,13 @@ def require_finite(task: LightningModule, losses: Mapping[str, Tensor], batch: d
         "batch": batch,
         "step": task.global_step,
         "precision": str(task.trainer.precision),
-        "losses": {name: float(value) for name, value in losses.items()},
+        "losses": {name: float(value.detach()) for name, value in losses.items()},
     }
     directory = Path(task.trainer.default_root_dir)
     path = directory / f"nonfinite_step_{task.global_step}_rank_{task.global_rank}.ckpt"
     directory.mkdir(parents=True, exist_ok=True)
     torch.save(checkpoint, path)
-    values = ", ".join(f"{name} {float(losses[name])}" for name in wrong)
+    values = ", ".join(f"{name} {float(losses[name].detach())}" for name in wrong)
     raise NonFiniteLossError(
         f"step {task.global_step}: {values}, for images {', '.join(map(str, batch['image_id']))}. The weights and the "
         f"batch are in {path}; `python tools/replay_batch.py {path}` takes the step again and says where the first "

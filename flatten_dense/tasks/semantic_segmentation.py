@@ -49,6 +49,7 @@ class SemanticSegmentationTask(BaseTask):
         ValueError: if a part does not fit the others.
     """
 
+    labels_type = LabelSpace
     monitor = "val/mIoU"
     labels: LabelSpace
 

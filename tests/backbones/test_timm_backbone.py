@@ -144,3 +144,19 @@ def test_unknown_name_lists_close_ones():
 def test_what_timm_cannot_build_is_a_value_error(arguments, message):
     with pytest.raises(ValueError, match=message):
         TimmBackbone(**arguments)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "flatten_pvt_test"])
+def test_a_frozen_backbone_learns_nothing_and_keeps_its_statistics(name):
+    backbone = TimmBackbone(name)
+    backbone.freeze()
+    backbone.train()
+    assert not any(parameter.requires_grad for parameter in backbone.parameters())
+    assert not any(isinstance(m, torch.nn.BatchNorm2d | torch.nn.Dropout) and m.training for m in backbone.modules())
+
+
+def test_freezing_leaves_the_norms_that_dense_heads_add():
+    backbone = TimmBackbone("flatten_swin_test")
+    backbone.freeze()
+    learning = {name for name, parameter in backbone.named_parameters() if parameter.requires_grad}
+    assert learning == {f"body.norms.{i}.{kind}" for i in range(3) for kind in ("weight", "bias")}

@@ -52,6 +52,8 @@ class DetectionDataModule(BaseDataModule):
 
     root: Path
 
+    labels_type = DetectionLabels
+
     def __init__(
         self,
         with_masks: bool | None = None,
