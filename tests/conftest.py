@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 
 from flatten_dense.backbones import TimmBackbone
 from flatten_dense.cli import main
@@ -117,3 +118,16 @@ def detection_batch() -> dict[str, Any]:
         "image_id": [17, 4],
         "path": ["a.jpg", "b.jpg"],
     }
+
+
+@pytest.fixture(scope="session")
+def same_objects() -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
+    """For each expected object the index of its like among those found; equal scores may come in either order."""
+
+    def match(boxes: Tensor, labels: Tensor, found_boxes: Tensor, found_labels: Tensor) -> Tensor:
+        distances = torch.cdist(boxes, found_boxes).masked_fill(labels[:, None] != found_labels, torch.inf)
+        order = distances.argmin(1)
+        assert sorted(order.tolist()) == list(range(len(found_boxes)))
+        return order
+
+    return match

@@ -8,7 +8,7 @@ import torch
 from flatten_dense.backbones import TimmBackbone
 from flatten_dense.heads import CascadeMaskRCNNHead, MaskRCNNHead, RetinaNetHead
 from flatten_dense.necks import FPN, SimplePyramid
-from flatten_dense.structures import DetectionLabels, Detections, default_palette
+from flatten_dense.structures import DetectionLabels, default_palette
 from flatten_dense.tasks.detection import DetectionTask
 
 LABELS = DetectionLabels(("a", "b", "c"), default_palette(3), (1, 2, 3))
@@ -46,17 +46,9 @@ def make_detector(head: str, family: str) -> DetectionTask:
     return task.eval()
 
 
-def same_objects(alone: Detections, found: Detections) -> torch.Tensor:
-    """For each object the index of its like; equal scores may come in either order."""
-    distances = torch.cdist(alone.boxes, found.boxes).masked_fill(alone.labels[:, None] != found.labels, torch.inf)
-    order = distances.argmin(1)
-    assert sorted(order.tolist()) == list(range(len(found.boxes)))
-    return order
-
-
 @pytest.mark.parametrize("family", ["pvt", "pvt_v2", "swin", "cswin", "deit"])
 @pytest.mark.parametrize("head", HEADS)
-def test_an_image_gets_in_a_batch_what_it_gets_alone(head, family):
+def test_an_image_gets_in_a_batch_what_it_gets_alone(head, family, same_objects):
     task = make_detector(head, family)
     images = [torch.randn(3, *size) for size in SIZES]
     with torch.inference_mode():
@@ -64,7 +56,7 @@ def test_an_image_gets_in_a_batch_what_it_gets_alone(head, family):
         apart = [task([image], [size])[0] for image, size in zip(images, SIZES, strict=True)]
     for found, alone in zip(together, apart, strict=True):
         assert len(alone.boxes) >= 10
-        order = same_objects(alone, found)
+        order = same_objects(alone.boxes, alone.labels, found.boxes, found.labels)
         torch.testing.assert_close(found.boxes[order], alone.boxes, rtol=0, atol=1e-4)
         torch.testing.assert_close(found.scores[order], alone.scores, rtol=0, atol=1e-4)
         assert found.masks is None or [found.masks[i] for i in order.tolist()] == alone.masks
