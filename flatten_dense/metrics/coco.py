@@ -10,7 +10,7 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torchmetrics import Metric
 
-from flatten_dense.metrics.coco_evaluation import evaluate_coco
+from flatten_dense.metrics.coco_evaluation import evaluate_coco, without_collection
 from flatten_dense.metrics.coco_scores import CocoScores
 from flatten_dense.metrics.detection_errors import DetectionErrors, detection_errors
 from flatten_dense.structures import Detections
@@ -105,7 +105,8 @@ class CocoDetection(Metric):
         All processes must call it, unless :meth:`compute` came before; all get the detections of all.
         """
         self._gather()
-        return [row for image_id in sorted(self._found) for row in self._rows(image_id)]
+        with without_collection():
+            return [row for image_id in sorted(self._found) for row in self._rows(image_id)]
 
     def errors(self) -> DetectionErrors:
         """The mistakes among the detections, by the first kind of region.
@@ -126,8 +127,8 @@ class CocoDetection(Metric):
 
     def _evaluate(self) -> CocoScores:
         assert self._annotations is not None
-        rows = [row for image_id in sorted(self._found) for row in self._rows(image_id)]
-        return evaluate_coco(self._annotations, rows, self.iou_types, self._found, self._category_ids, self.backend)
+        results = self.results()
+        return evaluate_coco(self._annotations, results, self.iou_types, self._found, self._category_ids, self.backend)
 
     def _gather(self) -> None:
         """Exchange detections, once after the last update."""
