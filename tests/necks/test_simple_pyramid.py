@@ -94,3 +94,22 @@ def test_a_plain_transformer_of_timm_takes_any_size() -> None:
     assert neck.strides == (4, 8, 16, 32)
     sizes = [tuple(x.shape[-2:]) for x in neck(backbone(torch.randn(1, 3, 50, 70)))]
     assert sizes == [(16, 20), (8, 10), (4, 5), (2, 3)]
+
+
+def test_an_image_gets_in_a_padded_batch_what_it_gets_alone():
+    torch.manual_seed(0)
+    pyramid = SimplePyramid((32,), (16,), out_channels=8, doublings=2, halvings=2)
+    for parameter in pyramid.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    sizes = [(97, 64), (64, 150), (128, 128)]
+    batch = torch.zeros(3, 32, 8, 10)
+    alone = [torch.randn(1, 32, -(-height // 16), -(-width // 16)) for height, width in sizes]
+    for whole, part in zip(batch, alone, strict=True):
+        whole[:, : part.shape[2], : part.shape[3]] = part[0]
+    together = pyramid([batch], sizes)
+    for i, (part, size) in enumerate(zip(alone, sizes, strict=True)):
+        for whole, own, stride in zip(together, pyramid([part], [size]), pyramid.strides, strict=True):
+            inside = whole[i : i + 1, :, : own.shape[2], : own.shape[3]]
+            torch.testing.assert_close(inside, own, rtol=1e-4, atol=1e-4)
+            assert whole[i].count_nonzero() == inside.count_nonzero()
+            assert own[0, :, -(-size[0] // stride) :].count_nonzero() == 0
