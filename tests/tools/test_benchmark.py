@@ -1,4 +1,5 @@
 import importlib.util
+import re
 import sys
 from pathlib import Path
 
@@ -52,3 +53,17 @@ def test_loader_times_every_step_and_the_workers(capsys, ade_root):
     printed = capsys.readouterr().out
     assert all(f"| {step} | " in printed for step in ("read and check", "PhotometricDistortion", "together"))
     assert "1 worker(s), batches of 2: " in printed
+
+
+def test_coco_compares_the_evaluations_and_their_numbers(capsys):
+    assert benchmark.main(["coco", "--images", "6", "--detections", "20", "--classes", "4", "--repetitions", "1"]) == 0
+    printed = capsys.readouterr().out
+    for name in ("ours, pycocotools", "COCOeval alone", "MeanAveragePrecision"):
+        apart = float(re.search(rf"^\| {name} \|.* (\S+) \|$", printed, re.MULTILINE)[1])
+        assert apart < 1e-6
+    assert "6 images, 20 detections each, 4 classes" in printed
+
+
+def test_the_made_up_split_has_hits_and_misses():
+    scores = benchmark.CocoExample.make(images=20, per_image=50, classes=4).ours("pycocotools")
+    assert all(0.1 < score < 0.9 for score in scores[:3])
