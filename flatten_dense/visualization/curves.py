@@ -1,4 +1,4 @@
-"""A run's curves: loss, score and learning rate against the step."""
+"""A run's curves: losses, scores and learning rate against the step."""
 
 from __future__ import annotations
 
@@ -16,14 +16,16 @@ from matplotlib.figure import Figure
 
 _Curves: TypeAlias = dict[str, tuple[list[float], list[float]]]
 
+_FEW_LOSSES = 3
+_IS_SCORE = re.compile(r"(mIoU|_AP)$", re.IGNORECASE)
 _IS_RATE = re.compile(r"(^|/)lr\b")
 
 
 def plot_curves(rows: Sequence[Mapping[str, str | float]] | str | Path, path: str | Path) -> None:
-    """Draw loss, validation mIoU and learning rate against the step into one PNG.
+    """Draw losses, scores of validations and learning rate against the step into one PNG.
 
-    Columns are found by name: losses contain ``loss``, the score ends in ``mIoU``, learning rates are called ``lr``, as
-    in ``train/lr`` or ``lr-AdamW``.
+    Columns are found by name: losses contain ``loss``, scores end in ``mIoU`` or ``_AP``, learning rates are called
+    ``lr``, as in ``train/lr`` or ``lr-AdamW``. Of many losses the sum stands out.
     Blank and non-finite cells are passed over; where a resumed run repeats a step, its later row counts.
 
     Args:
@@ -38,14 +40,14 @@ def plot_curves(rows: Sequence[Mapping[str, str | float]] | str | Path, path: st
     FigureCanvasAgg(figure)
     loss, score, rate = figure.subplots(3, 1, sharex=True, height_ratios=(3, 3, 2))
     _draw_losses(loss, {name: points for name, points in curves.items() if "loss" in name.lower()})
-    _draw_scores(score, {name: points for name, points in curves.items() if name.lower().endswith("miou")})
+    _draw_scores(score, {name: points for name, points in curves.items() if _IS_SCORE.search(name)})
     _draw_rates(rate, {name: points for name, points in curves.items() if _IS_RATE.search(name.lower())})
     rate.set_xlabel("step")
-    for axes, title in ((loss, "loss"), (score, "mIoU"), (rate, "learning rate")):
+    for axes, title in ((loss, "loss"), (score, "validation score"), (rate, "learning rate")):
         axes.set_title(title, loc="left", fontweight="bold")
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
-        if axes.lines:
+        if axes.lines and axes.get_legend() is None:
             axes.legend(frameon=False)
         else:
             axes.text(0.5, 0.5, "no values yet", transform=axes.transAxes, ha="center", va="center", color="grey")
@@ -76,12 +78,20 @@ def _number(cell: str | float | None) -> float | None:
 
 
 def _draw_losses(axes: Axes, curves: _Curves) -> None:
+    are_many = len(curves) > _FEW_LOSSES
     for name, (steps, values) in curves.items():
         noisy = len(values) > 40
-        style = {"alpha": 0.3} if noisy else {"marker": ".", "label": name}
-        (line,) = axes.plot(steps, values, linewidth=1, **style)
+        is_part = are_many and not name.lower().endswith("loss")
+        label = f"{name} (smoothed)" if noisy else name
+        color = None
+        if not noisy or not is_part:
+            style = {"alpha": 0.3} if noisy else {"marker": ".", "label": label}
+            (line,) = axes.plot(steps, values, linewidth=1, **style)
+            color = line.get_color()
         if noisy:
-            axes.plot(steps, _smooth(values), color=line.get_color(), linewidth=1.8, label=f"{name} (smoothed)")
+            axes.plot(steps, _smooth(values), color=color, linewidth=1 if is_part else 1.8, label=label)
+    if are_many:
+        axes.legend(frameon=False, ncols=2, fontsize="small")
 
 
 def _draw_scores(axes: Axes, curves: _Curves) -> None:

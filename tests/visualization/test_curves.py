@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flatten_dense.visualization import plot_curves
+from flatten_dense.visualization import curves, plot_curves
 
 
 def write_metrics(path: Path) -> None:
@@ -58,3 +58,11 @@ def test_each_kind_of_column_is_drawn(tmp_path: Path, column: str) -> None:
 def test_a_run_without_values_still_gets_a_picture(tmp_path: Path, rows: list[dict[str, str | float]]) -> None:
     plot_curves(rows, tmp_path / "curves.png")
     assert ink(tmp_path / "curves.png") == 0
+
+
+def test_scores_of_boxes_and_masks_are_drawn_others_not(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(curves, "_draw_scores", lambda axes, found: drawn.append(set(found)))
+    names = ("val/bbox_AP", "val/segm_AP", "val/bbox_AP50", "val/mIoU", "val/mAcc")
+    curves.plot_curves([{"step": 1, **dict.fromkeys(names, 0.5)}], tmp_path / "curves.png")
+    assert drawn == [{"val/bbox_AP", "val/segm_AP", "val/mIoU"}]
