@@ -47,10 +47,10 @@ def plot_curves(rows: Sequence[Mapping[str, str | float]] | str | Path, path: st
         axes.set_title(title, loc="left", fontweight="bold")
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
-        if axes.lines and axes.get_legend() is None:
-            axes.legend(frameon=False)
-        else:
+        if not axes.lines:
             axes.text(0.5, 0.5, "no values yet", transform=axes.transAxes, ha="center", va="center", color="grey")
+        elif axes.get_legend() is None:
+            axes.legend(frameon=False)
     figure.savefig(path, format="png", dpi=110)
 
 
