@@ -12,14 +12,14 @@ from collections.abc import Sequence
 
 # Help must not wait for Lightning: a sub-command's module is imported when it is called.
 _COMMANDS = {
-    "demo": "make the embedded data set, train on it, evaluate, predict; about four minutes on a laptop",
+    "demo": "make the embedded data set, train on it, evaluate, predict; minutes on a laptop (--task detection: twenty)",
     "recipes": "list the packaged recipes that -c understands",
     "models": "list the backbones: parameters and multiply-accumulates at a --size, beside the paper's figures",
     "check-data": "read a whole data set and report all problems: -c RECIPE --data.root DIR [--json]",
     "fit": "train: -c RECIPE --data.root DIR; resume: --ckpt_path RUN/checkpoints/last.ckpt",
     "validate": "score the validation split: --ckpt_path FILE --data.root DIR",
     "test": "score the test split: --ckpt_path FILE --data.root DIR",
-    "predict": "segment photos: --ckpt_path FILE --input PHOTOS --output DIR",
+    "predict": "segment photos, or find objects: --ckpt_path FILE --input PHOTOS --output DIR",
 }
 _TRAINER_VERBS = ("fit", "validate", "test", "predict")
 _TRACEBACK = "FLATTEN_DENSE_TRACEBACK"
