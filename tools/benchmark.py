@@ -272,8 +272,9 @@ class CocoExample:
         names = ("map", "map_50", "map_75", "map_small", "map_medium", "map_large", "mar_1", "mar_10", "mar_100")
 
         def run() -> list[float]:
-            # Its own recall thresholds are rounded to 32 bits, which moves AP by some 1e-4.
-            metric = MeanAveragePrecision(backend="pycocotools", rec_thresholds=np.linspace(0, 1, 101).tolist())
+            # Its own thresholds are rounded to 32 bits, which moves AP by some 1e-4.
+            ious, recalls = (np.linspace(*ends).tolist() for ends in ((0.5, 0.95, 10), (0, 1, 101)))
+            metric = MeanAveragePrecision(backend="pycocotools", iou_thresholds=ious, rec_thresholds=recalls)
             for own, true in zip(found, truth, strict=True):
                 metric.update([own], [true])
             scores = metric.compute()
