@@ -32,7 +32,7 @@ def evaluate_coco(
 ) -> CocoScores:
     """Score detections by COCOeval, with its own settings (10 IoUs, at most 1, 10 and 100 detections).
 
-    Crowds are ignore regions. Masks are counted small, medium or large by their own area. Neither input is modified.
+    Crowds are ignore regions, and for masks so are the boxes of objects that have none. Masks are counted small, medium or large by their own area. Neither input is modified.
 
     Args:
         annotations: content of a COCO annotation file.
@@ -158,6 +158,11 @@ def _dataset(
 
 def _truth(annotation: dict[str, Any], iou_type: str) -> dict[str, Any]:
     needed = ("id", "image_id", "category_id", "iscrowd", "area", "bbox" if iou_type == "bbox" else "segmentation")
+    if iou_type == "segm" and not annotation.get("segmentation"):
+        # What its mask would be is not known: within its box nothing is right or wrong.
+        x, y, width, height = annotation["bbox"]
+        box = [x, y, x + width, y, x + width, y + height, x, y + height]
+        annotation = {**annotation, "segmentation": [box], "iscrowd": 1}
     return {key: annotation[key] for key in needed}
 
 

@@ -191,6 +191,11 @@ class DetectionTask(BaseTask):
                 "detections are scored against the annotations of a split: give a data set with .annotations and "
                 ".labels, as CocoDataModule has"
             )
+        if "segm" in self.head.iou_types and not any(row.get("segmentation") for row in annotations.annotations):
+            raise ValueError(
+                f"{type(self.head).__name__} finds masks, but {annotations.source} holds boxes alone: set "
+                "--model.head.masks false"
+            )
         self.coco.begin(annotations.to_coco(), loader.dataset.labels.category_ids)
 
     def _log_scores(self, prefix: str) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pycocotools import mask as rle_masks
 
 from flatten_dense.metrics import BACKENDS, STATS, CocoDetection, evaluate_coco
 from flatten_dense.metrics.coco_evaluation import default_backend
@@ -127,3 +128,23 @@ def shifted(mask, by):
     from pycocotools import mask as rle_masks
 
     return rle_masks.encode(np.asfortranarray(np.roll(mask, by, (0, 1))))
+
+
+def test_a_mask_within_the_box_of_an_object_without_mask_is_neither_right_nor_wrong():
+    square = [[10, 10, 40, 10, 40, 40, 10, 40]]
+    truth = {"image_id": 1, "category_id": 1, "iscrowd": 0, "area": 900.0}
+    known = {**truth, "id": 1, "bbox": [10, 10, 30, 30], "segmentation": square}
+    unknown = {**truth, "id": 2, "bbox": [50, 50, 40, 40]}
+    annotations = {
+        "images": [{"id": 1, "height": 100, "width": 100}],
+        "categories": [{"id": 1, "name": "a"}],
+        "annotations": [known, unknown],
+    }
+
+    def found(box, score):
+        mask = np.zeros((100, 100), dtype=np.uint8, order="F")
+        mask[box[1] : box[3], box[0] : box[2]] = 1
+        return {"image_id": 1, "category_id": 1, "score": score, "bbox": box, "segmentation": rle_masks.encode(mask)}
+
+    results = [found((55, 55, 80, 80), 0.9), found((10, 10, 40, 40), 0.5)]
+    assert evaluate_coco(annotations, results, ("segm",)).stats["segm"]["AP"] == pytest.approx(1.0)
