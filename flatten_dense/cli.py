@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 # Help must not wait for Lightning: a sub-command's module is imported when it is called.
 _COMMANDS = {
-    "demo": "make the embedded data set, train on it, evaluate, predict; minutes on a laptop (--task detection: twenty)",
+    "demo": "make the embedded data set, train on it, evaluate, predict; minutes on a laptop",
     "recipes": "list the packaged recipes that -c understands",
     "models": "list the backbones: parameters and multiply-accumulates at a --size, beside the paper's figures",
     "check-data": "read a whole data set and report all problems: -c RECIPE --data.root DIR [--json]",

@@ -43,6 +43,8 @@ class TimmBackbone(nn.Module):
         ValueError: for an unknown name, an argument that the model does not take, or weights that do not exist.
     """
 
+    _is_frozen = False
+
     def __init__(
         self,
         name: str,
@@ -54,7 +56,6 @@ class TimmBackbone(nn.Module):
         super().__init__()
         _check_name(name)
         self._name = name
-        self._frozen: nn.Module | None = None
         arguments = dict(options or {})
         if drop_path_rate:
             arguments["drop_path_rate"] = drop_path_rate
@@ -82,16 +83,22 @@ class TimmBackbone(nn.Module):
 
         The LayerNorm that a map of ours gets for dense heads starts fresh, and goes on learning.
         """
-        self._frozen = self.body.model if isinstance(self.body, DenseMaps) else self.body
-        self._frozen.requires_grad_(False)
-        self._frozen.eval()
+        self._is_frozen = True
+        self._pretrained.requires_grad_(False)
+        self._pretrained.eval()
 
     def train(self, mode: bool = True) -> "TimmBackbone":
         """Set the mode of all that is not frozen."""
         super().train(mode)
-        if self._frozen is not None:
-            self._frozen.eval()
+        if self._is_frozen:
+            self._pretrained.eval()
         return self
+
+    @property
+    def _pretrained(self) -> nn.Module:
+        """All that can come with weights."""
+        body: nn.Module = self.body
+        return body.model if isinstance(body, DenseMaps) else body
 
     @property
     def keeps_images_apart(self) -> bool:

@@ -32,7 +32,8 @@ def evaluate_coco(
 ) -> CocoScores:
     """Score detections by COCOeval, with its own settings (10 IoUs, at most 1, 10 and 100 detections).
 
-    Crowds are ignore regions, and for masks so are the boxes of objects that have none. Masks are counted small, medium or large by their own area. Neither input is modified.
+    Crowds are ignore regions, and for masks so are the boxes of objects that have none. Masks are counted small, medium
+    or large by their own area. Neither input is modified.
 
     Args:
         annotations: content of a COCO annotation file.

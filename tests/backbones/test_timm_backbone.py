@@ -160,3 +160,10 @@ def test_freezing_leaves_the_norms_that_dense_heads_add():
     backbone.freeze()
     learning = {name for name, parameter in backbone.named_parameters() if parameter.requires_grad}
     assert learning == {f"body.norms.{i}.{kind}" for i in range(3) for kind in ("weight", "bias")}
+
+
+def test_a_frozen_backbone_has_the_same_weights_under_the_same_names():
+    backbone = TimmBackbone("flatten_pvt_test")
+    names = list(backbone.state_dict())
+    backbone.freeze()
+    assert list(backbone.state_dict()) == names
