@@ -22,7 +22,7 @@ SCALE = (320, 320)
 LEAST_SIDE = 64  # pixels of an object's sides in the photo, so 32 or more where the photo is halved
 STEPS, LEARNING_RATE, BATCH = 500, 1e-3, 2
 
-TWO_STAGE = {"fc_channels": 256, "rpn_samples": 128, "roi_samples": 128, "train_proposals": 300, "test_proposals": 300}
+TWO_STAGE = {"fc_channels": 256, "rpn_samples": 128, "roi_samples": 64, "train_proposals": 300, "test_proposals": 300}
 REGIONS = partial(FPN, out_channels=64, extra_levels=1)
 HEADS = {
     "RetinaNet": (
