@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 _Curves: TypeAlias = dict[str, tuple[list[float], list[float]]]
 
 _FEW_LOSSES = 3
+_COLOURS = 10  # of matplotlib, before they come again
 _IS_SCORE = re.compile(r"(mIoU|_AP)$", re.IGNORECASE)
 _IS_RATE = re.compile(r"(^|/)lr\b")
 
@@ -79,17 +80,18 @@ def _number(cell: str | float | None) -> float | None:
 
 def _draw_losses(axes: Axes, curves: _Curves) -> None:
     are_many = len(curves) > _FEW_LOSSES
-    for name, (steps, values) in curves.items():
+    for number, (name, (steps, values)) in enumerate(curves.items()):
         noisy = len(values) > 40
+        dashes = "--" if number >= _COLOURS else "-"
         is_part = are_many and not name.lower().endswith("loss")
         label = f"{name} (smoothed)" if noisy else name
         color = None
         if not noisy or not is_part:
             style = {"alpha": 0.3} if noisy else {"marker": ".", "label": label}
-            (line,) = axes.plot(steps, values, linewidth=1, **style)
+            (line,) = axes.plot(steps, values, dashes, linewidth=1, **style)
             color = line.get_color()
         if noisy:
-            axes.plot(steps, _smooth(values), color=color, linewidth=1 if is_part else 1.8, label=label)
+            axes.plot(steps, _smooth(values), dashes, color=color, linewidth=1 if is_part else 1.8, label=label)
     if are_many:
         axes.legend(frameon=False, ncols=2, fontsize="small")
 

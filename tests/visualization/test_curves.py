@@ -3,6 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 from PIL import Image
 
 from flatten_dense.visualization import curves, plot_curves
@@ -66,3 +67,11 @@ def test_scores_of_boxes_and_masks_are_drawn_others_not(tmp_path, monkeypatch):
     names = ("val/bbox_AP", "val/segm_AP", "val/bbox_AP50", "val/mIoU", "val/mAcc")
     curves.plot_curves([{"step": 1, **dict.fromkeys(names, 0.5)}], tmp_path / "curves.png")
     assert drawn == [{"val/bbox_AP", "val/segm_AP", "val/mIoU"}]
+
+
+def test_losses_of_one_colour_differ_in_their_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = []
+    monkeypatch.setattr(Axes, "legend", lambda axes, **_: lines.extend(axes.lines))
+    row = {"step": 1, **{f"train/loss_{number}": 1.0 for number in range(12)}}
+    plot_curves([row, {**row, "step": 2}], tmp_path / "curves.png")
+    assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == 12
