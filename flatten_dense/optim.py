@@ -159,7 +159,10 @@ class StepSchedule(_Schedule):
 
     def __post_init__(self) -> None:
         if list(self.drops_at) != sorted(self.drops_at) or not all(0 < drop < 1 for drop in self.drops_at):
-            raise ValueError(f"drops_at must be ascending fractions of the training, got {list(self.drops_at)}")
+            raise ValueError(
+                "drops_at must be fractions of the training between 0 and 1, ascending (8 and 11 of 12 epochs are "
+                f"[0.666667, 0.916667]), got {list(self.drops_at)}"
+            )
         if not 0 < self.factor <= 1:
             raise ValueError(f"factor must be above 0 and at most 1, got {self.factor}")
         self._check_warmup()

@@ -19,6 +19,7 @@ from flatten_dense.structures import DetectionLabels, default_palette
 from flatten_dense.tasks.detection import DetectionTask
 
 MICRO_RECIPE = Path(__file__).parent / "micro_recipe.yaml"
+MICRO_HEAD = {"fc_channels": 16, "train_proposals": 50, "test_proposals": 50, "roi_samples": 16}
 
 
 @pytest.fixture(scope="session")
@@ -90,12 +91,27 @@ def make_detector() -> Callable[..., DetectionTask]:
         parts = {
             "backbone": TimmBackbone("flatten_pvt_test"),
             "neck": partial(FPN, out_channels=16, extra_levels=1),
-            "head": partial(MaskRCNNHead, fc_channels=16, train_proposals=50, test_proposals=50, roi_samples=16),
+            "head": partial(MaskRCNNHead, **MICRO_HEAD),
             "labels": DetectionLabels(names, default_palette(num_classes), ids),
         }
         return DetectionTask(**{**parts, **options})
 
     return make
+
+
+@pytest.fixture
+def detector_recipe() -> dict[str, Any]:
+    """What a checkpoint says of the task that `make_detector` makes."""
+    neck = {"class_path": "flatten_dense.necks.FPN", "init_args": {"out_channels": 16, "extra_levels": 1}}
+    backbone = {"class_path": "flatten_dense.backbones.TimmBackbone", "init_args": {"name": "flatten_pvt_test"}}
+    head = {"class_path": "flatten_dense.heads.MaskRCNNHead", "init_args": MICRO_HEAD}
+    task = "flatten_dense.tasks.detection.DetectionTask"
+    data = {"class_path": "flatten_dense.data.detection.CocoDataModule", "init_args": {"root": "anywhere"}}
+    return {
+        "name": "micro",
+        "model": {"class_path": task, "init_args": {"backbone": backbone, "neck": neck, "head": head}},
+        "data": data,
+    }
 
 
 @pytest.fixture

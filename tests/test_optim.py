@@ -183,7 +183,7 @@ def test_published_drops_come_after_their_epochs(epochs: int, after: tuple[int, 
     curve = schedule.curve(1e-4, epochs * 7330)
     for factor, epoch in zip((0.1, 0.01), after, strict=True):
         assert curve(epoch * 7330 - 1) == pytest.approx(10 * factor)
-        assert curve(epoch * 7330 + 1) == pytest.approx(factor)
+        assert curve(epoch * 7330) == pytest.approx(factor)
 
 
 def test_step_schedule_warms_up_as_published() -> None:
@@ -191,6 +191,19 @@ def test_step_schedule_warms_up_as_published() -> None:
     seen = rates(optimizer, StepSchedule((0.9,), warmup_steps=4, warmup_ratio=0.001)(optimizer, 10), 9)
     assert seen[:5] == pytest.approx([0.0001, 0.025075, 0.05005, 0.075025, 0.1])
     assert seen[8:] == pytest.approx([0.1, 0.01])
+
+
+def test_the_published_warm_up_lasts_500_steps_from_a_thousandth() -> None:
+    optimizer = optimizer_with()
+    seen = rates(optimizer, StepSchedule()(optimizer, 87960), 501)
+    assert [seen[0], seen[250], seen[499], seen[500]] == pytest.approx([1e-4, 0.05005, 0.0998002, 0.1])
+
+
+def test_lr_scale_of_a_group_is_multiplied_into_the_steps() -> None:
+    plain, scaled = optimizer_with(), optimizer_with(lr_scale=0.25)
+    schedule = StepSchedule((0.5,), warmup_steps=2)
+    full, quarter = (rates(optimizer, schedule(optimizer, 6), 6) for optimizer in (plain, scaled))
+    assert quarter == pytest.approx([0.25 * rate for rate in full])
 
 
 @pytest.mark.parametrize(("option", "value"), [("drops_at", (0.9, 0.5)), ("drops_at", (8, 11)), ("factor", 0.0)])

@@ -103,7 +103,16 @@ class TimmBackbone(nn.Module):
     @property
     def keeps_images_apart(self) -> bool:
         """Whether ``image_sizes`` can be given."""
-        return isinstance(self.body, DenseMaps)
+        return isinstance(self.body, DenseMaps) and self.body.model.mixes_padding is None
+
+    def leave_out(self, number: int) -> None:
+        """Say that the finest maps are not used: a norm that only they have learns nothing, and DDP would wait for it.
+
+        Args:
+            number: how many of them.
+        """
+        if isinstance(self.body, DenseMaps):
+            self.body.norms[:number].requires_grad_(False)
 
     def forward(self, images: Tensor, image_sizes: Sequence[Size] | None = None) -> list[Tensor]:
         """Map normalised images to one ``[B, channels[i], h, w]`` per stage.

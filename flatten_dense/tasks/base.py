@@ -65,6 +65,7 @@ class BaseTask(LightningModule):
             raise ValueError(f"{type(self).__name__} needs labels; a datamodule offers its own as .labels")
         self.backbone = backbone
         self.neck = neck(backbone.channels, backbone.strides) if neck else None
+        backbone.leave_out(getattr(self.neck, "start_level", 0))
         self.labels = labels
         self.input_format = input_format or InputFormat()
         self._make_optimizer = optimizer

@@ -38,7 +38,7 @@ class DetectionTask(BaseTask):
         weights: what the backbone starts a fit from: a file, an https URL, ``hf-hub:OWNER/NAME``, ``timm:NAME``.
         freeze_backbone: whether the backbone stays as it starts.
         padding_mask: whether the images of a padded batch are kept apart, so that detections do not depend on what an
-            image was batched with; backbones of timm cannot, nor do torchvision's conventions.
+            image was batched with; backbones of timm cannot, nor do PVTv2's pooled forms and torchvision's conventions.
 
     Raises:
         ValueError: if a part does not fit the others.
@@ -89,8 +89,9 @@ class DetectionTask(BaseTask):
         Raises:
             NonFiniteLossError: it is not finite; the batch lies in a file.
         """
+        random_state = torch.get_rng_state()
         losses = self.losses(batch["image"], batch["target"])
-        require_finite(self, losses, batch)
+        require_finite(self, losses, batch, random_state)
         self.log_training(losses, batch_size=len(batch["image"]))
         return losses["loss"]
 
@@ -191,7 +192,8 @@ class DetectionTask(BaseTask):
                 "detections are scored against the annotations of a split: give a data set with .annotations and "
                 ".labels, as CocoDataModule has"
             )
-        if "segm" in self.head.iou_types and not any(row.get("segmentation") for row in annotations.annotations):
+        rows = annotations.annotations
+        if "segm" in self.head.iou_types and rows and not any(row.get("segmentation") for row in rows):
             raise ValueError(
                 f"{type(self.head).__name__} finds masks, but {annotations.source} holds boxes alone: set "
                 "--model.head.masks false"

@@ -15,16 +15,20 @@ class NonFiniteLossError(ValueError):
     """A loss is infinite or no number; the message names the images and the file that holds the batch."""
 
 
-def require_finite(task: LightningModule, losses: Mapping[str, Tensor], batch: dict[str, Any]) -> None:
+def require_finite(
+    task: LightningModule, losses: Mapping[str, Tensor], batch: dict[str, Any], random_state: Tensor
+) -> None:
     """Stop a training whose loss is not finite, with all that is needed to see why.
 
-    The file `nonfinite_step_N.ckpt` lies in the run's directory: a checkpoint of the weights that the step was taken
-    with, which also holds the batch and the state of the random numbers; `tools/replay_batch.py` takes the step again.
+    The file `nonfinite_step_N_rank_R.ckpt` lies in the run's directory: a checkpoint of the weights that the step was
+    taken with, which also holds the batch and the state of the CPU's random numbers; `tools/replay_batch.py` takes the
+    step again.
 
     Args:
         task: which has computed the losses.
         losses: by name.
         batch: with ``image_id``.
+        random_state: of torch on the CPU, before the losses were computed.
 
     Raises:
         NonFiniteLossError: one of them is not finite.
@@ -36,6 +40,7 @@ def require_finite(task: LightningModule, losses: Mapping[str, Tensor], batch: d
     task.on_save_checkpoint(checkpoint)
     checkpoint[REPLAY_KEY] = {
         "batch": batch,
+        "random_state": random_state,
         "step": task.global_step,
         "precision": str(task.trainer.precision),
         "losses": {name: float(value.detach()) for name, value in losses.items()},

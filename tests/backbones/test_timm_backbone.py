@@ -162,6 +162,25 @@ def test_freezing_leaves_the_norms_that_dense_heads_add():
     assert learning == {f"body.norms.{i}.{kind}" for i in range(3) for kind in ("weight", "bias")}
 
 
+def test_of_maps_left_out_the_added_norms_learn_nothing():
+    backbone = TimmBackbone("flatten_swin_test")
+    backbone.leave_out(1)
+    fixed = {name for name, parameter in backbone.named_parameters() if not parameter.requires_grad}
+    assert fixed == {"body.norms.0.weight", "body.norms.0.bias"}
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "expected"),
+    [
+        ("flatten_pvt_v2_test", {}, True),
+        ("flatten_pvt_v2_test", {"linear": True}, False),
+        ("resnet18", {}, False),
+    ],
+)
+def test_which_backbones_keep_images_apart(name, options, expected):
+    assert TimmBackbone(name, options=options).keeps_images_apart is expected
+
+
 def test_a_frozen_backbone_has_the_same_weights_under_the_same_names():
     backbone = TimmBackbone("flatten_pvt_test")
     names = list(backbone.state_dict())

@@ -11,9 +11,19 @@ from flatten_dense.data.base import collate_lists
 from flatten_dense.data.detection.annotations import DetectionAnnotations
 from flatten_dense.heads import CascadeMaskRCNNHead, MaskRCNNHead, RetinaNetHead
 from flatten_dense.necks import FPN, SimplePyramid
+from flatten_dense.tasks.checkpoint import load_task
 
 RETINANET_NECK = partial(FPN, out_channels=16, start_level=1, extra_levels=2, extra="conv_input")
 SLIM = {"fc_channels": 16, "roi_samples": 16, "train_proposals": 50, "test_proposals": 50}
+HEADS = pytest.mark.parametrize(
+    ("head", "neck"),
+    [
+        (RetinaNetHead, RETINANET_NECK),
+        (partial(MaskRCNNHead, **SLIM), partial(FPN, out_channels=16, extra_levels=1)),
+        (partial(CascadeMaskRCNNHead, **SLIM), partial(FPN, out_channels=16, extra_levels=1)),
+    ],
+    ids=["retinanet", "mask", "cascade"],
+)
 
 
 class Samples(list):
@@ -98,20 +108,20 @@ def test_a_frozen_backbone_stays_in_evaluation_mode(make_detector):
     assert task.head.training
 
 
-def test_no_parameter_goes_without_a_gradient(make_detector, detection_batch):
-    task = make_detector()
-    task.losses(detection_batch["image"], detection_batch["target"])["loss"].backward()
-    assert [name for name, parameter in task.named_parameters() if parameter.grad is None] == []
+@pytest.mark.parametrize("backbone", ["flatten_pvt_test", "flatten_swin_test"])
+@pytest.mark.parametrize("has_objects", [True, False])
+@HEADS
+def test_no_parameter_that_learns_goes_without_a_gradient(
+    make_detector, detection_batch, head, neck, has_objects, backbone
+):
+    image, target = (detection_batch[key] if has_objects else detection_batch[key][1:] for key in ("image", "target"))
+    task = make_detector(backbone=TimmBackbone(backbone), head=head, neck=neck)
+    task.losses(image, target)["loss"].backward()
+    learning = {name: parameter for name, parameter in task.named_parameters() if parameter.requires_grad}
+    assert [name for name, parameter in learning.items() if parameter.grad is None] == []
 
 
-@pytest.mark.parametrize(
-    ("head", "neck"),
-    [
-        (RetinaNetHead, RETINANET_NECK),
-        (partial(MaskRCNNHead, **SLIM), partial(FPN, out_channels=16, extra_levels=1)),
-        (partial(CascadeMaskRCNNHead, **SLIM), partial(FPN, out_channels=16, extra_levels=1)),
-    ],
-)
+@HEADS
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_mixed_precision_gives_finite_losses_and_gradients(make_detector, detection_batch, head, neck, dtype):
     task = make_detector(head=head, neck=neck)
@@ -140,8 +150,9 @@ def test_plain_transformers_through_a_pyramid(
     assert task.losses(detection_batch["image"], detection_batch["target"])["loss"].isfinite()
 
 
-def test_a_backbone_of_timm_gets_no_image_sizes(make_detector, detection_batch):
-    task = make_detector(backbone=TimmBackbone("resnet18"))
+@pytest.mark.parametrize(("name", "options"), [("resnet18", None), ("flatten_pvt_v2_test", {"linear": True})])
+def test_a_backbone_that_mixes_images_gets_no_sizes(make_detector, detection_batch, name, options):
+    task = make_detector(backbone=TimmBackbone(name, options=options))
     assert not task.padding_mask
     assert task.losses(detection_batch["image"], detection_batch["target"])["loss"].isfinite()
 
@@ -159,6 +170,38 @@ def test_validation_scores_against_the_annotations_of_the_data_set(make_detector
     trainer(tmp_path).validate(task, loader(Samples(batch, task.labels)), verbose=False)
     assert task.scores.num_images == 2
     assert task.scores.category_ids == (7, 8, 9)
+
+
+def test_masks_are_not_asked_of_a_split_without_objects(make_detector, detection_batch, tmp_path):
+    task = make_detector()
+    samples = Samples({**detection_batch, "size": [(60, 90), (60, 90)]}, task.labels)
+    samples.annotations.annotations.clear()
+    trainer(tmp_path).validate(task, loader(samples), verbose=False)
+    assert task.scores.num_images == 2
+
+
+def test_a_split_of_boxes_alone_is_refused_where_masks_are_found(make_detector, detection_batch, tmp_path):
+    task = make_detector()
+    samples = Samples(detection_batch, task.labels)
+    del samples.annotations.annotations[0]["segmentation"]
+    with pytest.raises(ValueError, match=r"MaskRCNNHead finds masks, .* --model\.head\.masks false"):
+        trainer(tmp_path).validate(task, loader(samples), verbose=False)
+
+
+def test_a_checkpoint_alone_brings_the_detector_back(make_detector, detector_recipe, tmp_path):
+    task = make_detector().eval()
+    torch.nn.init.normal_(task.head.box_head.classes.weight)
+    task.recipe = detector_recipe
+    checkpoint = {"state_dict": task.state_dict()}
+    task.on_save_checkpoint(checkpoint)
+    torch.save(checkpoint, tmp_path / "task.ckpt")
+    again = load_task(tmp_path / "task.ckpt")
+    photo = torch.randint(0, 256, (3, 70, 110), dtype=torch.uint8)
+    expected, found = task.detect(photo), again.detect(photo)
+    assert again.labels == task.labels
+    assert len(expected.boxes)
+    assert expected.masks == found.masks
+    assert all(torch.equal(*pair) for pair in zip(expected[:3], found[:3], strict=True))
 
 
 def test_data_without_annotations_are_refused(make_detector, tmp_path):
