@@ -6,6 +6,7 @@ under other names, not at all, or where there are none.
 
 import io
 import json
+import math
 import subprocess
 import sys
 from contextlib import redirect_stdout
@@ -31,6 +32,7 @@ from flatten_dense.necks import FPN
 from flatten_dense.tasks.detection import DetectionTask
 
 REAL = Path(__file__).parents[3] / "shared/data/coco_mini"
+VAL = "annotations/instances_val2017.json"
 LONG, SHORT = 160, 128
 CELLS = 28
 
@@ -107,7 +109,7 @@ class NumberedData(CocoDataModule):
 def evaluate(root, batch_size, devices=1):
     """The product's numbers."""
     data = NumberedData(root, eval_scale=(LONG, SHORT), eval_batch_size=batch_size, num_workers=0)
-    content = json.loads((root / "annotations/instances_val2017.json").read_text())
+    content = json.loads((root / VAL).read_text())
     head = partial(Oracle, found=invent(content), category_ids=data.labels.category_ids)
     task = DetectionTask(TimmBackbone("flatten_pvt_test"), head, partial(FPN, out_channels=8), data.labels)
     quiet = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False}
@@ -125,7 +127,7 @@ def bilinear(start, stop, side):
 
 def score_by_hand(root, folder):
     """COCOeval on the official file and a result file of our own."""
-    truth = root / "annotations/instances_val2017.json"
+    truth = root / VAL
     content = json.loads(truth.read_text())
     results = []
     for image, (boxes, scores, categories, blobs) in zip(content["images"], invent(content), strict=True):
@@ -161,10 +163,31 @@ def score_by_hand(root, folder):
     return stats
 
 
+def make_awkward(path):
+    """Sparse ids in no order, a photo without objects, and crowds, of which one is a compressed mask and one is not."""
+    content = json.loads(path.read_text())
+    annotations = [annotation for annotation in content["annotations"] if annotation["image_id"] != 3]
+    for annotation, counts in zip(annotations[:2], ("compressed", "plain"), strict=True):
+        annotation["iscrowd"] = 1
+        if counts == "plain":
+            size = annotation["segmentation"]["size"]
+            columns = coco_mask.decode(annotation["segmentation"]).T.flatten()
+            ends = [*(np.flatnonzero(np.diff(columns)) + 1).tolist(), len(columns)]
+            runs = np.diff([0, *ends]).tolist()
+            annotation["segmentation"] = {"size": size, "counts": [0, *runs] if columns[0] else runs}
+    for image in content["images"]:
+        image["id"] = 1000 - 37 * image["id"]
+    for annotation in annotations:
+        annotation["image_id"] = 1000 - 37 * annotation["image_id"]
+    path.write_text(json.dumps({**content, "annotations": annotations[::-1]}))
+
+
 @pytest.fixture(scope="module", params=["shapes", "coco_mini"])
 def root(request, tmp_path_factory):
     if request.param == "shapes":
-        return write_shapes(tmp_path_factory.mktemp("shapes") / "data", 1, 12) / "coco"
+        root = write_shapes(tmp_path_factory.mktemp("shapes") / "data", 1, 13) / "coco"
+        make_awkward(root / VAL)
+        return root
     if not REAL.is_dir():
         pytest.skip("needs the COCO photos")
     return REAL
@@ -173,8 +196,20 @@ def root(request, tmp_path_factory):
 def assert_equal(ours, by_hand):
     for iou_type, numbers in by_hand.items():
         known = {name: value for name, value in numbers.items() if value > -1}
+        assert all(math.isnan(ours[iou_type][name]) for name in numbers.keys() - known)
         assert {name: ours[iou_type][name] for name in known} == pytest.approx(known, abs=1e-9)
         assert 0.05 < known["AP"] < 0.95
+
+
+def test_the_sets_have_what_makes_scoring_hard(root):
+    content = json.loads((root / VAL).read_text())
+    ids = {image["id"] for image in content["images"]}
+    assert any(annotation["iscrowd"] for annotation in content["annotations"])
+    assert max(ids) > 2 * len(ids)
+    assert len(ids) % 2, "two processes must not get as many images each"
+    found = [len(scores) for _, scores, _, _ in invent(content)]
+    assert 0 in found
+    assert max(found) > 3
 
 
 @pytest.mark.parametrize("batch_size", [1, 3])
