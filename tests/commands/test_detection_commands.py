@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
@@ -103,11 +104,30 @@ def test_metrics_json_has_twelve_numbers_of_boxes_and_of_masks(run):
 def test_the_config_of_a_run_repeats_it(run, data, tmp_path):
     options = ["-c", str(run / "config.yaml"), "--runs", str(tmp_path), "--name", "again"]
     assert main(["fit", *options]) == 0
-    again = only(tmp_path / "again")
-    assert (
-        json.loads((again / "metrics.json").read_text())["bbox"]
-        == json.loads((run / "metrics.json").read_text())["bbox"]
-    )
+    last, again = (path / "checkpoints/last.ckpt" for path in (run, only(tmp_path / "again")))
+    weights, repeated = (read_checkpoint(path)["state_dict"] for path in (last, again))
+    assert all(torch.equal(tensor, repeated[name]) for name, tensor in weights.items())
+
+
+def test_one_option_of_the_schedule_is_replaced(folder, data, tmp_path):
+    options = ["-c", str(folder / "micro.yaml"), "--data.root", str(data), "--runs", str(tmp_path)]
+    assert main(["fit", *options, "--model.schedule.warmup_steps", "5"]) == 0
+    config = yaml.safe_load((only(tmp_path / "micro") / "config.yaml").read_text())
+    schedule = config["model"]["init_args"]["schedule"]
+    assert schedule["class_path"] == "flatten_dense.optim.StepSchedule"
+    assert (schedule["init_args"]["drops_at"], schedule["init_args"]["warmup_steps"]) == ([0.5], 5)
+
+
+def test_a_fit_that_diverges_names_its_photos_and_leaves_them_to_be_tried_again(folder, data, tmp_path, capsys):
+    options = ["-c", str(folder / "micro.yaml"), "--data.root", str(data), "--runs", str(tmp_path)]
+    assert main(["fit", *options, "--model.optimizer.lr", "1e30"]) == 2
+    (left,) = only(tmp_path / "micro").glob("nonfinite_step_*.ckpt")
+    error = capsys.readouterr().err
+    batch = read_checkpoint(left)["replay"]["batch"]
+    assert str(left) in error
+    assert f"for images {', '.join(map(str, batch['image_id']))}." in error
+    losses = load_task(left).train().losses(batch["image"], batch["target"])
+    assert not losses["loss"].isfinite()
 
 
 def test_test_needs_the_checkpoint_alone(run, data, tmp_path):

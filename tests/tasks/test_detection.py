@@ -95,6 +95,13 @@ def test_a_photo_is_detected_at_its_own_size(make_detector):
     assert task.training
 
 
+def test_a_photo_is_detected_without_what_only_training_does(make_detector):
+    task = make_detector(backbone=TimmBackbone("flatten_pvt_test", drop_path_rate=0.9)).train()
+    torch.nn.init.normal_(task.head.box_head.classes.weight)
+    photo = torch.randint(0, 256, (3, 70, 110), dtype=torch.uint8)
+    assert torch.equal(task.detect(photo).boxes, task.eval().detect(photo).boxes)
+
+
 def test_a_frozen_backbone_gets_no_gradient_and_the_others_do(make_detector, detection_batch):
     task = make_detector(freeze_backbone=True)
     task.losses(detection_batch["image"], detection_batch["target"])["loss"].backward()
