@@ -61,7 +61,7 @@ class BoxHead(nn.Module):
         x = F.relu(self.fc1(self.convs(self.features(maps, regions)).flatten(1)))
         if isinstance(self.fc2, nn.Linear):
             x = F.relu(self.fc2(x))
-        offsets: Tensor = self.boxes(x).float().view(len(x), -1, 4)
+        offsets = self.boxes(x).float().unflatten(1, (-1, 4))
         return self.classes(x).float(), offsets[:, int(self.conventions.background_first) :]
 
     def _init_weights(self) -> None:

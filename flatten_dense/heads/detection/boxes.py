@@ -49,9 +49,12 @@ def decode_boxes(offsets: Tensor, boxes: Tensor, weights: Weights, clamps_shrink
 
 
 def clip_boxes(boxes: Tensor, size: tuple[int, int]) -> Tensor:
-    """Cut boxes ``[..., 4]`` off at the edges of an image of (H, W)."""
+    """Cut boxes ``[..., 4]`` off at the edges of an image of (H, W); a corner that is no number becomes 0.
+
+    RoIAlign reads wherever a region lies, and "nowhere" is outside its memory.
+    """
     height, width = size
-    return boxes.clamp(min=0).minimum(boxes.new_tensor([width, height, width, height]))
+    return boxes.nan_to_num(0).clamp(min=0).minimum(boxes.new_tensor([width, height, width, height]))
 
 
 def has_sides(boxes: Tensor, least: float) -> Tensor:

@@ -15,7 +15,7 @@ from torchvision.ops import sigmoid_focal_loss
 from flatten_dense.heads.detection.anchors import Anchors
 from flatten_dense.heads.detection.base import DetectionHead, RawDetections, init_conv
 from flatten_dense.heads.detection.box_head import LEAST_SCORE, non_repeating
-from flatten_dense.heads.detection.boxes import Weights, clip_boxes, decode_boxes, encode_boxes
+from flatten_dense.heads.detection.boxes import Weights, clip_boxes, decode_boxes, encode_boxes, has_sides
 from flatten_dense.heads.detection.conventions import ConventionsName
 from flatten_dense.heads.detection.matching import IGNORED, match
 from flatten_dense.layers import TokenGrid
@@ -146,9 +146,12 @@ class RetinaNetHead(DetectionHead):
             best, order = own[cells, classes].topk(min(_BEFORE_NMS, len(cells)))
             cells, classes = cells[order], classes[order]
             moved = decode_boxes(offsets[image, cells], anchors[level][cells], _UNIT, self.conventions.clamps_shrinking)
-            boxes.append(clip_boxes(moved, size))
-            scores.append(best)
-            labels.append(classes)
+            moved = clip_boxes(moved, size)
+            # torchvision keeps boxes that lie in the padding, cut down to lines at the edge of the image.
+            real = has_sides(moved, 0) | self.conventions.padding_is_image
+            boxes.append(moved[real])
+            scores.append(best[real])
+            labels.append(classes[real])
         return non_repeating(torch.cat(boxes), torch.cat(scores), torch.cat(labels), self.detections)
 
 

@@ -41,19 +41,22 @@ class RegionFeatures(nn.Module):
         images = [torch.full_like(own[:, :1], i) for i, own in enumerate(regions)]
         numbered = torch.cat([torch.cat(images), torch.cat(list(regions))], 1)
         level_of = self._levels(numbered[:, 1:])
-        result = features[0].new_zeros(len(numbered), features[0].shape[1], self.size, self.size)
+        # In half precision the corners of a region would be off by pixels.
+        precise = torch.promote_types(features[0].dtype, numbered.dtype)
+        pooled, order = [], []
         for level, stride in enumerate(self.strides):
             rows = (level_of == level).nonzero()[:, 0]
-            pooled = roi_align(
-                features[level],
-                numbered[rows].to(features[level].dtype),
+            own: Tensor = roi_align(
+                features[level].to(precise),
+                numbered[rows].to(precise),
                 self.size,
                 spatial_scale=1 / stride,
                 sampling_ratio=self.sampling_ratio,
                 aligned=self.aligned,
             )
-            result = result.index_put((rows,), pooled.to(result.dtype))
-        return result
+            pooled.append(own.to(features[level].dtype))
+            order.append(rows)
+        return torch.cat(pooled).index_select(0, torch.cat(order).argsort())
 
     def _levels(self, boxes: Tensor) -> Tensor:
         """Index of the map that each box is read from."""
@@ -70,10 +73,18 @@ def extend_edges(features: Sequence[Tensor], strides: Sequence[int], images: Ima
     """
     extended = []
     for feature, stride in zip(features, strides, strict=True):
-        copy = feature.clone()
-        for i, size in enumerate(images.sizes):
-            height, width = ceil_div(size, stride)
-            copy[i, :, :, width : width + 1] = copy[i, :, :, width - 1 : width]
-            copy[i, :, height : height + 1] = copy[i, :, height - 1 : height]
-        extended.append(copy)
+        heights, widths = torch.tensor([ceil_div(size, stride) for size in images.sizes]).unbind(1)
+        wider = _repeat_last_row(feature.transpose(2, 3), widths).transpose(2, 3)
+        extended.append(_repeat_last_row(wider, heights))
     return extended
+
+
+def _repeat_last_row(maps: Tensor, heights: Tensor) -> Tensor:
+    """Copy the last of each map's own rows to the next row, where there is one."""
+    (shorter,) = (heights < maps.shape[2]).nonzero(as_tuple=True)
+    if len(shorter) == 0:
+        return maps
+    rows = heights[shorter]
+    maps = maps.clone()
+    maps[shorter, :, rows] = maps[shorter, :, rows - 1]
+    return maps

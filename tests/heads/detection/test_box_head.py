@@ -24,6 +24,15 @@ def test_a_score_of_each_class_and_the_background_and_a_box_of_each_class(make_m
     assert offsets.shape == (3, 5, 4)
 
 
+@pytest.mark.parametrize("num_convs", [0, 2])
+def test_a_batch_without_regions_has_neither_scores_nor_boxes(make_maps, num_convs):
+    head = BoxHead(16, (4, 8, 16, 32), 5, MMDET, fc_channels=8, num_convs=num_convs)
+    logits, offsets = head(make_maps(), [torch.zeros(0, 4)] * 2)
+    assert logits.shape == (0, 6)
+    assert offsets.shape == (0, 5, 4)
+    assert all(buffer.isfinite().all() for buffer in head.buffers())
+
+
 def test_scores_and_boxes_are_float32_in_mixed_precision(make_maps):
     head = BoxHead(16, (4, 8, 16, 32), 5, MMDET, fc_channels=8)
     with torch.autocast("cpu", torch.bfloat16):

@@ -51,6 +51,11 @@ def test_boxes_are_clipped_to_height_and_width():
     assert clipped.tolist() == [[0, 0, 30, 20]]
 
 
+def test_a_corner_that_is_no_number_is_cut_to_the_image_too():
+    corners = torch.tensor([[math.nan, -math.inf, math.inf, math.nan]])
+    assert clip_boxes(corners, (20, 30)).tolist() == [[0, 0, 30, 0]]
+
+
 def test_a_box_without_width_has_no_sides_even_where_none_is_asked_for():
     assert has_sides(torch.tensor([[1.0, 1, 1, 5], [1, 1, 2, 2]]), least=0.0).tolist() == [False, True]
 

@@ -96,6 +96,14 @@ def test_as_many_detections_as_conventions_or_options_say(maps, images, options,
     assert len(found[0].boxes) >= min(most, 90)
 
 
+def test_no_detection_lies_outside_its_image(maps, images):
+    head = make().eval()
+    nn.init.zeros_(head.classes.bias)
+    nn.init.constant_(head.boxes.bias[::4], -30.0)  # thirty widths to the left
+    with torch.no_grad():
+        assert [len(own.boxes) for own in head.predict(maps, images)] == [0, 0]
+
+
 def test_every_weight_learns_with_objects_and_without(maps, images, targets, no_targets):
     for own in (targets, no_targets):
         head = make()

@@ -39,6 +39,18 @@ def test_regions_come_in_the_order_of_the_images(make_maps):
     torch.testing.assert_close(features(maps, BOXES)[3:], alone)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_mixed_precision_does_not_move_a_region(dtype):
+    # Of 16-bit numbers near 1100 one is 1 or 8 pixels from the next.
+    box = [torch.tensor([[1101.3, 3.7, 1121.9, 40.2]])]
+    ramp = torch.arange(300.0).expand(1, 1, 16, 300) - 275  # small where the region lies
+    features = RegionFeatures((4,), 7, CONVENTIONS["mmdet"])
+    with torch.autocast("cpu", dtype):
+        found = features([ramp.to(dtype)], box)
+    assert found.dtype == dtype
+    torch.testing.assert_close(found.float(), features([ramp], box), rtol=0.01, atol=0.02)
+
+
 def test_no_regions_give_no_features(make_maps):
     features = RegionFeatures(STRIDES, 7, CONVENTIONS["mmdet"])
     assert features(make_maps(), [torch.zeros(0, 4)] * 2).shape == (0, 16, 7, 7)
