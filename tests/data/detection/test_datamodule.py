@@ -1,11 +1,15 @@
+import inspect
 import json
 import os
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from flatten_dense.data.detection import CocoDataModule
+from flatten_dense.data.detection.transforms import DetectionTrainTransform
 from flatten_dense.data.images import DataError
+from flatten_dense.structures import Normalization
 
 
 def make(root, **options):
@@ -90,3 +94,41 @@ def test_images_are_normalised_alike_in_training_and_evaluation(coco):
     data.setup("fit")
     train, val = data.datasets["train"][0]["image"], data.datasets["val"][0]["image"]
     torch.testing.assert_close(train, val)
+
+
+def test_every_option_of_the_training_transform_reaches_it(coco, monkeypatch):
+    given = {
+        "short_sides": [40, 48],
+        "crop": 0.25,
+        "crop_short_sides": (30, 31),
+        "crop_range": (20, 30),
+        "scale_jitter": (0.5, 2.0),
+        "flip": 0.125,
+        "photometric": True,
+        "normalization": Normalization((0.1, 0.2, 0.3)),
+    }
+    received = {}
+    monkeypatch.setattr(
+        "flatten_dense.data.detection.datamodule.DetectionTrainTransform", lambda **options: received.update(options)
+    )
+    make(coco, **given).setup("fit")
+    assert received == {"scale": (64, 48), **given}
+    assert set(received) == set(inspect.signature(DetectionTrainTransform).parameters)
+
+
+def test_objects_are_pasted_when_asked_for(coco):
+    data = make(coco, copy_paste=1.0, keep_empty=True, with_masks=False)
+    data.setup("fit")
+    torch.manual_seed(0)
+    numbers = [len(data.datasets["train"][2]["target"]["boxes"]) for _ in range(20)]  # the empty photo
+    assert max(numbers) > 0
+
+
+def test_two_processes_share_the_training_photos(coco):
+    seen = []
+    for rank in range(2):
+        data = make(coco, batch_size=1)
+        data.setup("fit")
+        data.trainer = SimpleNamespace(world_size=2, global_rank=rank)
+        seen += [samples["image_id"] for samples in data.train_dataloader()]
+    assert sorted(seen) == [[10], [20]]
