@@ -92,10 +92,11 @@ def test_classes_are_the_models_whatever_the_file_numbers_them(coco):
 
 def test_pasted_objects_come_from_other_photos(coco):
     torch.manual_seed(0)
-    items = dataset(coco, copy_paste=1.0)
-    numbers = {len(items[1]["target"]["boxes"]) for _ in range(30)}
-    assert max(numbers) > 1
-    assert "masks" not in items[1]["target"]
+    pasted = dataset(coco, copy_paste=1.0)
+    drawn = [pasted[1] for _ in range(30)]
+    assert {tuple(item["image"].shape) for item in drawn} == {tuple(dataset(coco)[1]["image"].shape)}
+    assert max(len(item["target"]["boxes"]) for item in drawn) > 1
+    assert "masks" not in drawn[0]["target"]
 
 
 def test_copy_paste_happens_as_often_as_asked_for(coco):
