@@ -58,10 +58,11 @@ def test_a_stage_starts_from_the_boxes_of_the_best_class_before(head, make_maps,
         box_head.register_forward_hook(lambda module, inputs, out: seen.append((inputs[1], out)))
     with torch.no_grad():
         head.predict(make_maps(), images)
-    (before, (logits, offsets)), (after, _), _ = seen
-    decoded = decode_boxes(offsets, torch.cat(before)[:, None], WEIGHTS[0], True)
-    chosen = decoded[torch.arange(len(decoded)), logits[:, :-1].argmax(1)]
-    torch.testing.assert_close(after[0], clip_boxes(chosen[: len(before[0])], images.sizes[0]))
+    for stage in range(2):
+        (before, (logits, offsets)), (after, _) = seen[stage : stage + 2]
+        decoded = decode_boxes(offsets, torch.cat(before)[:, None], WEIGHTS[stage], True)
+        chosen = decoded[torch.arange(len(decoded)), logits[:, :-1].argmax(1)]
+        torch.testing.assert_close(after[0], clip_boxes(chosen[: len(before[0])], images.sizes[0]))
 
 
 def test_masks_are_the_mean_of_three_heads(head, make_maps, images):
@@ -77,14 +78,16 @@ def test_masks_are_the_mean_of_three_heads(head, make_maps, images):
 
 
 def test_losses_of_later_stages_weigh_less(head, make_maps, images, targets):
-    box_losses = []
+    own_losses = []
     original = head._box_losses
-    head._box_losses = lambda *args: box_losses.append(original(*args)) or dict(box_losses[-1])
+    head._box_losses = lambda *args: own_losses.append(original(*args)) or dict(own_losses[-1])
+    for mask_head in head.mask_heads:
+        mask_head.loss = lambda *args: torch.tensor(2.0)
     losses = head.loss(make_maps(), images, targets)
     for stage, weight in enumerate((1, 0.5, 0.25)):
-        torch.testing.assert_close(losses[f"loss_cls_{stage}"], weight * box_losses[stage]["loss_cls"])
-        torch.testing.assert_close(losses[f"loss_box_{stage}"], weight * box_losses[stage]["loss_box"])
-    assert {f"loss_mask_{stage}" for stage in range(3)} <= set(losses)
+        torch.testing.assert_close(losses[f"loss_cls_{stage}"], weight * own_losses[stage]["loss_cls"])
+        torch.testing.assert_close(losses[f"loss_box_{stage}"], weight * own_losses[stage]["loss_box"])
+        assert losses[f"loss_mask_{stage}"] == 2 * weight
 
 
 def test_boxes_learn_by_ten_times_the_giou_of_all_sampled_regions(head, targets):
@@ -95,6 +98,24 @@ def test_boxes_learn_by_ten_times_the_giou_of_all_sampled_regions(head, targets)
     losses = head._box_losses(torch.zeros(4, 4), decoded, regions, targets[:1])
     giou = generalized_box_iou(boxes, targets[0]["boxes"]).diagonal()
     torch.testing.assert_close(losses["loss_box"], 10 * (1 - giou).sum() / 4, rtol=1e-4, atol=1e-4)
+
+
+def test_classes_learn_by_the_cross_entropy_of_all_sampled_regions(head, targets):
+    boxes = targets[0]["boxes"]
+    labels = torch.tensor([0, 2, 1, 3])
+    regions = [SampledRegions(torch.cat([boxes, boxes[:1]]), labels, torch.arange(3), torch.zeros(4, dtype=torch.bool))]
+    logits = torch.arange(16.0).view(4, 4).sin()
+    losses = head._box_losses(logits, torch.cat([boxes, boxes[:1]])[:, None].repeat(1, 3, 1), regions, targets[:1])
+    picked = torch.stack([row.exp()[label] / row.exp().sum() for row, label in zip(logits, labels, strict=True)])
+    torch.testing.assert_close(losses["loss_cls"], -picked.log().mean())
+
+
+def test_a_stage_does_not_teach_the_one_before(head, make_maps, images, targets):
+    losses = head.loss(make_maps(), images, targets)
+    later = [losses[f"loss_{name}_{stage}"] for name in ("cls", "box", "mask") for stage in (1, 2)]
+    torch.stack(later).sum().backward()
+    assert all(parameter.grad is None for parameter in head.box_heads[0].parameters())
+    assert all(parameter.grad is None for parameter in head.rpn.parameters())
 
 
 def test_stages_ask_for_more_overlap_each(head, make_maps, images, targets, monkeypatch):
@@ -127,8 +148,21 @@ def test_regions_on_objects_move_as_their_true_class(head, images):
     assert refined.tolist() == [[21, 21, 61, 61]]
 
 
-def test_anchors_that_leave_the_image_do_not_learn(head):
+def test_a_box_that_left_the_image_goes_no_further(head, images):
+    boxes = torch.tensor([[10.0, 10, 50, 50], [20, 20, 60, 60]])
+    own = SampledRegions(boxes, torch.tensor([3, 3]), torch.tensor([]), torch.tensor([False, False]))
+    moved = boxes + torch.tensor([[500.0], [0]])
+    (refined,) = head._refined_samples(
+        torch.zeros(2, 4), moved[:, None].repeat(1, 3, 1), [own], images._replace(sizes=images.sizes[:1])
+    )
+    assert refined.tolist() == [[20, 20, 60, 60]]
+
+
+def test_region_proposals_learn_as_published():
+    head = CascadeMaskRCNNHead((16,) * 5, STRIDES, 3, num_convs=1, fc_channels=8)
     assert head.rpn.drops_leaving
+    assert head.rpn.smooth_l1_beta == pytest.approx(1 / 9)
+    assert head.rpn.num_proposals == {True: 2000, False: 1000}
 
 
 def test_every_weight_learns_with_objects_and_without(make_maps, images, targets, no_targets):

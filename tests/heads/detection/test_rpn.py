@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from torch import nn
 
 from flatten_dense.heads.detection.conventions import CONVENTIONS
 from flatten_dense.heads.detection.rpn import RegionProposalNetwork
@@ -9,11 +10,11 @@ from flatten_dense.heads.detection.rpn import RegionProposalNetwork
 STRIDES = (4, 8, 16, 32, 64)
 
 
-def make_rpn(conventions="mmdet", **options):
+def make_rpn(strides=STRIDES, **options):
     torch.manual_seed(0)
-    rpn = RegionProposalNetwork(16, STRIDES, CONVENTIONS[conventions], **options)
+    rpn = RegionProposalNetwork(16, strides, CONVENTIONS["mmdet"], **options)
     for conv in (rpn.objectness, rpn.offsets):
-        torch.nn.init.normal_(conv.weight, std=0.3)
+        nn.init.normal_(conv.weight, std=0.3)
     return rpn
 
 
@@ -27,15 +28,11 @@ def test_regions_lie_in_their_own_image(make_maps, images):
         assert own[:, 3].max() <= height
 
 
-def test_no_two_regions_of_a_level_overlap_by_0_7_or_more(make_maps, images):
-    from torchvision.ops import box_iou
-
+def test_no_two_regions_of_a_level_overlap_by_more_than_0_7(make_maps, images):
     with torch.no_grad():
-        rpn = make_rpn().eval()
-        regions, _ = rpn([feature if i == 2 else feature * 0 - 100 for i, feature in enumerate(make_maps())], images)
-    overlaps = box_iou(regions[0], regions[0]).fill_diagonal_(0)
-    # Boxes of different levels may repeat each other, so most pairs, not all.
-    assert (overlaps < 0.7).float().mean() > 0.99
+        regions, _ = make_rpn(strides=(8,)).eval()(make_maps(strides=(8,)), images)
+    overlaps = overlap(regions[0], regions[0]).fill_diagonal_(0)
+    assert 0.6 < overlaps.max() <= 0.7
 
 
 def test_at_most_as_many_regions_as_asked_for(make_maps, images):
@@ -47,28 +44,41 @@ def test_at_most_as_many_regions_as_asked_for(make_maps, images):
 
 def test_padding_proposes_nothing(make_maps, images):
     rpn = make_rpn().eval()
+    maps = make_maps(clear=False)
     with torch.no_grad():
-        rpn.offsets.weight.zero_()
-        rpn.offsets.bias.zero_()
-        maps = make_maps()
-        maps[0][0, :, :, 24:] = 50  # beyond the 96 pixels of the first image
-        expected, _ = rpn(
-            [feature[:1, :, :, : -(-96 // s)] for feature, s in zip(maps, STRIDES, strict=True)],
-            images._replace(sizes=[(128, 96)]),
-        )
-    # The conv of a cell inside may read what lies outside only if it is not zero, which the neck sees to.
-    cells = rpn.anchors.inside(maps, (128, 96))
-    assert cells[0].view(32, 32, 3)[:, 24:].sum() == 0
-    assert len(expected[0])
+        rpn.conv.weight[:, :, [0, 0, 0, 1, 1, 2, 2, 2], [0, 1, 2, 0, 2, 0, 1, 2]] = 0  # no cell reads another
+        for feature, stride in zip(maps, STRIDES, strict=True):
+            feature[0, :, :, -(-96 // stride) :] *= 50
+        together, _ = rpn(maps, images)
+        own = [feature[:1, :, :, : -(-96 // stride)] for feature, stride in zip(maps, STRIDES, strict=True)]
+        alone, _ = rpn(own, images._replace(sizes=[(128, 96)]))
+    torch.testing.assert_close(together[0], alone[0])
 
 
-@pytest.mark.parametrize(("drops", "allowed"), [(False, True), (True, False)])
-def test_anchors_that_leave_the_image_learn_unless_they_are_dropped(make_maps, images, drops, allowed):
+@pytest.mark.parametrize("drops", [False, True])
+def test_anchors_that_leave_the_image_learn_unless_they_are_dropped(make_maps, images, drops):
     rpn = make_rpn(drops_leaving=drops)
     maps = make_maps()
     anchors = torch.cat(rpn.anchors(maps, images))
-    chosen = anchors[rpn._allowed(maps, anchors, (128, 96))]
-    assert bool((chosen[:, 0] < 0).any()) is allowed
+    own = torch.cat(rpn.anchors.inside(maps, (100, 128)))
+    within = (anchors >= 0).all(1) & (anchors[:, 2] < 128) & (anchors[:, 3] < 100)
+    expected = own & within if drops else own
+    assert 0 < (own & within).sum() < own.sum()
+    assert torch.equal(rpn._allowed(maps, anchors, (100, 128)), expected.nonzero()[:, 0])
+
+
+def test_half_of_the_anchors_that_a_step_learns_from_stand_for_objects(make_maps, images, targets):
+    rpn = make_rpn(num_samples=4)
+    nn.init.zeros_(rpn.objectness.weight)
+    nn.init.constant_(rpn.objectness.bias, 2.0)
+    _, losses = rpn(make_maps(), images, [target["boxes"] for target in targets])
+    expected = (math.log1p(math.exp(2)) + math.log1p(math.exp(-2))) / 2
+    assert float(losses["loss_rpn_cls"].detach()) == pytest.approx(expected, rel=1e-5)
+
+
+def test_regions_carry_no_gradient(make_maps, images, targets):
+    regions, _ = make_rpn()(make_maps(), images, [target["boxes"] for target in targets])
+    assert not any(own.requires_grad for own in regions)
 
 
 def test_losses_are_those_of_a_loop(make_maps, images, targets):
@@ -85,15 +95,8 @@ def test_losses_are_those_of_a_loop(make_maps, images, targets):
                 for x in range(math.ceil(size[1] / stride)):
                     for a, ratio in enumerate((0.5, 1.0, 2.0)):
                         width, height = 8 * stride / math.sqrt(ratio), 8 * stride * math.sqrt(ratio)
-                        centre = x * stride, y * stride
-                        anchors.append(
-                            [
-                                centre[0] - width / 2,
-                                centre[1] - height / 2,
-                                centre[0] + width / 2,
-                                centre[1] + height / 2,
-                            ]
-                        )
+                        left, top = x * stride - width / 2, y * stride - height / 2
+                        anchors.append([left, top, left + width, top + height])
                         scores.append(score[a, y, x])
                         offsets.append(offset[4 * a : 4 * a + 4, y, x])
         anchors = torch.tensor(anchors)
@@ -110,11 +113,17 @@ def test_losses_are_those_of_a_loop(make_maps, images, targets):
             if number == -2:
                 continue
             count += 1
-            class_loss = class_loss + torch.nn.functional.softplus(-score if number >= 0 else score)
+            class_loss = class_loss + nn.functional.softplus(-score if number >= 0 else score)
             if number >= 0:
                 box_loss = box_loss + (offset - encoded(anchor, target["boxes"][number])).abs().sum()
     torch.testing.assert_close(losses["loss_rpn_cls"], class_loss / count, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(losses["loss_rpn_box"], box_loss / count, rtol=1e-4, atol=1e-5)
+
+
+def test_without_objects_all_is_background(make_maps, images, no_targets):
+    _, losses = make_rpn()(make_maps(), images, [target["boxes"] for target in no_targets])
+    assert losses["loss_rpn_cls"] > 0
+    assert losses["loss_rpn_box"] == 0
 
 
 def overlap(anchors, boxes):
@@ -129,9 +138,3 @@ def encoded(anchor, box):
     size, goal = anchor[2:] - anchor[:2], box[2:] - box[:2]
     shift = ((box[:2] + goal / 2) - (anchor[:2] + size / 2)) / size
     return torch.cat([shift, (goal / size).log()])
-
-
-def test_without_objects_all_is_background(make_maps, images, no_targets):
-    _, losses = make_rpn()(make_maps(), images, [target["boxes"] for target in no_targets])
-    assert losses["loss_rpn_cls"] > 0
-    assert losses["loss_rpn_box"] == 0
