@@ -113,3 +113,10 @@ def test_an_image_gets_in_a_padded_batch_what_it_gets_alone():
             torch.testing.assert_close(inside, own, rtol=1e-4, atol=1e-4)
             assert whole[i].count_nonzero() == inside.count_nonzero()
             assert own[0, :, -(-size[0] // stride) :].count_nonzero() == 0
+
+
+def test_padding_leaves_all_gradients_finite():
+    pyramid = SimplePyramid((32,), (16,), out_channels=8, halvings=2)
+    maps = pyramid([torch.randn(2, 32, 8, 8)], [(128, 128), (40, 128)])
+    torch.stack([x.square().sum() for x in maps]).sum().backward()
+    assert all(parameter.grad.isfinite().all() for parameter in pyramid.parameters())

@@ -39,6 +39,14 @@ def test_regions_come_in_the_order_of_the_images(make_maps):
     torch.testing.assert_close(features(maps, BOXES)[3:], alone)
 
 
+def test_regions_of_several_maps_come_in_their_own_order(make_maps):
+    maps = make_maps()
+    boxes = torch.tensor([[0.0, 0, 128, 128], [9, 9, 40, 60], [0, 0, 128, 110], [5, 5, 30, 20]])  # maps 1, 0, 1, 0
+    features = RegionFeatures(STRIDES, 7, CONVENTIONS["mmdet"])
+    each = [features(maps, [box[None], torch.zeros(0, 4)]) for box in boxes]
+    torch.testing.assert_close(features(maps, [boxes, torch.zeros(0, 4)]), torch.cat(each))
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_mixed_precision_does_not_move_a_region(dtype):
     # Of 16-bit numbers near 1100 one is 1 or 8 pixels from the next.
