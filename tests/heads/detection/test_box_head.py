@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 
@@ -45,6 +47,9 @@ def test_published_initial_weights():
     head = BoxHead(64, (4, 8, 16, 32), 80, MMDET, fc_channels=1024)
     assert float(head.classes.weight.detach().std()) == pytest.approx(0.01, rel=0.02)
     assert float(head.boxes.weight.detach().std()) == pytest.approx(0.001, rel=0.02)
+    for layer in (head.fc1, head.fc2):
+        bound = math.sqrt(6 / (layer.in_features + layer.out_features))
+        assert 0.99 * bound < float(layer.weight.detach().abs().max()) <= bound
     assert not any(layer.bias.any() for layer in (head.fc1, head.fc2, head.classes, head.boxes))
 
 
@@ -88,6 +93,12 @@ def test_repetitions_are_dropped_within_a_class_only():
     boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 9], [0, 0, 10, 10]])
     found = non_repeating(boxes, torch.tensor([0.9, 0.8, 0.7]), torch.tensor([0, 0, 1]), 100)
     assert found.labels.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(("height", "found"), [(5.1, 1), (4.9, 2)])
+def test_a_box_repeats_another_from_an_iou_of_one_half_on(height, found):
+    boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, height]])
+    assert len(non_repeating(boxes, torch.tensor([0.9, 0.8]), torch.tensor([0, 0]), 100).boxes) == found
 
 
 def test_the_best_are_kept():

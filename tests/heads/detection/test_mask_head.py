@@ -32,6 +32,14 @@ def test_mmdets_targets_average_the_pixels_of_a_cell():
     assert (found.bool() == expected).float().mean() > 0.995
 
 
+@pytest.mark.parametrize(("rows", "expected"), [(4, 0), (5, 1)])
+def test_a_cell_belongs_to_mmdets_target_from_one_half_on(rows, expected):
+    mask = torch.arange(280)[:, None].expand(280, 280) % 10 < rows  # so many rows of ten: every cell has ten
+    box = torch.tensor([[0.0, 0, 280, 280]])
+    found = mask_targets(mask[None], torch.zeros(1, dtype=torch.int64), box, CONVENTIONS["mmdet"])
+    assert found.unique().tolist() == [expected]
+
+
 def test_each_region_is_after_its_own_object():
     masks = torch.cat([a_disc(), ~a_disc()])
     found = mask_targets(masks, torch.tensor([1, 0, 1]), BOXES, CONVENTIONS["mmdet"])

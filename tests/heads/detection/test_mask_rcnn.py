@@ -9,6 +9,7 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
 
 from flatten_dense.heads import MaskRCNNHead
+from flatten_dense.heads.detection import mask_rcnn
 from flatten_dense.tasks.torchvision_weights import _rename
 
 STRIDES = (4, 8, 16, 32, 64)
@@ -105,6 +106,16 @@ def test_box_losses_are_l1_over_all_sampled_regions(make_maps, images, targets):
     torch.testing.assert_close(losses["loss_box"], box_loss / row, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("conventions", ["mmdet", "torchvision"])
+def test_only_mmdet_gives_an_object_its_best_region_from_another(conventions, make_maps, images, targets, monkeypatch):
+    head = make(conventions=conventions)
+    asked = []
+    original = mask_rcnn.sample_regions
+    monkeypatch.setattr(mask_rcnn, "sample_regions", lambda *args: asked.append(args[3:]) or original(*args))
+    head.loss(make_maps(), images, targets)
+    assert asked == [(0.5, 512, conventions == "mmdet")]
+
+
 def overlap(a, b):
     low, high = torch.maximum(a[:2], b[:2]), torch.minimum(a[2:], b[2:])
     both = (high - low).clamp(min=0).prod()
@@ -123,6 +134,19 @@ def test_detections_are_the_best_of_an_image_inside_of_it(make_maps, images):
         assert own.boxes.min() >= 0
         assert (own.boxes[:, 2:] <= torch.tensor([width, height])).all()
         assert own.masks.shape == (7, 28, 28)
+
+
+def test_masks_are_those_of_the_classes_found(make_maps, images):
+    torch.manual_seed(0)
+    head = make(detections=20).eval()
+    nn.init.normal_(head.box_head.classes.weight)
+    nn.init.zeros_(head.mask_head.masks.weight)
+    with torch.no_grad():
+        head.mask_head.masks.bias.copy_(torch.tensor([-1.0, 0, 1]))
+        found = head.predict(make_maps(), images)
+    labels, masks = (torch.cat([getattr(own, name) for own in found]) for name in ("labels", "masks"))
+    assert len(labels.unique()) > 1
+    torch.testing.assert_close(masks, (labels - 1.0).sigmoid()[:, None, None].expand(-1, 28, 28))
 
 
 def test_without_masks_there_are_none(make_maps, images):

@@ -25,8 +25,8 @@ def test_regions_on_objects_come_first_with_their_labels():
 
 
 def test_a_quarter_stands_for_objects_at_most():
-    regions = sampled(number=4)
-    assert (regions.labels < K).sum() == 1
+    assert (sampled(number=4).labels < K).sum() == 1
+    assert (sampled(number=11).labels < K).sum() == 2
 
 
 def test_a_higher_iou_leaves_fewer():
@@ -52,3 +52,9 @@ def test_low_quality_gives_an_object_its_best_region_from_another():
     plain, taken = (sample_regions(region, [target], K, 0.5, 512, low_quality=low)[0] for low in (False, True))
     assert plain.labels[~plain.is_object].tolist() == [0]
     assert taken.labels[~taken.is_object].tolist() == [1]
+
+
+def test_low_quality_gives_no_region_below_the_iou():
+    region = [torch.tensor([[0.0, 0, 40, 10]])]
+    plain, low = (sample_regions(region, [TARGET], K, 0.5, 512, low_quality=low)[0] for low in (False, True))
+    assert plain.labels.tolist() == low.labels.tolist() == [4, 1, K]
