@@ -43,6 +43,12 @@ def make_theirs(name):
     return model
 
 
+@pytest.fixture(scope="module")
+def faster_rcnn():
+    """The state dict of a model without masks."""
+    return make_theirs("fasterrcnn").state_dict()
+
+
 def make_ours(name, labels=LABELS):
     return DetectionTask(TimmBackbone("resnet50"), *OURS[name], labels).eval()
 
@@ -65,26 +71,41 @@ def test_ours_finds_what_torchvisions_finds(name, same_objects):
             assert torch.equal(masks[order], theirs_found["masks"][:, 0] >= 0.5)
 
 
-def test_older_state_dicts_without_inner_indices_load_too():
-    theirs, ours = make_theirs("fasterrcnn"), make_ours("fasterrcnn")
+def test_older_state_dicts_without_inner_indices_load_too(faster_rcnn):
+    ours = make_ours("fasterrcnn")
     older = {
         name.replace("_blocks.0.0.", "_blocks.0.").replace("conv.0.0.", "conv."): tensor
-        for name, tensor in theirs.state_dict().items()
+        for name, tensor in faster_rcnn.items()
     }
     load_torchvision_detector(ours, older)
-    assert torch.equal(ours.neck.laterals[0].weight, theirs.backbone.fpn.inner_blocks[0][0].weight)
-    assert torch.equal(ours.head.rpn.conv.weight, theirs.rpn.head.conv[0][0].weight)
+    assert torch.equal(ours.neck.laterals[0].weight, faster_rcnn["backbone.fpn.inner_blocks.0.0.weight"])
+    assert torch.equal(ours.head.rpn.conv.weight, faster_rcnn["rpn.head.conv.0.0.weight"])
 
 
-def test_another_number_of_classes_is_refused():
+def test_frozen_batch_norms_count_no_batches(faster_rcnn):
+    ours = make_ours("fasterrcnn")
+    load_torchvision_detector(
+        ours, {name: tensor for name, tensor in faster_rcnn.items() if not name.endswith("num_batches_tracked")}
+    )
+    assert torch.equal(ours.backbone.state_dict()["body.bn1.running_var"], faster_rcnn["backbone.body.bn1.running_var"])
+
+
+def test_another_number_of_classes_is_refused(faster_rcnn):
     labels = DetectionLabels(("a",), default_palette(1), (1,))
     with pytest.raises(ValueError, match=r"has in other shapes .*head\.box_head\.classes\.weight \(8, 1024\)"):
-        load_torchvision_detector(make_ours("fasterrcnn", labels), make_theirs("fasterrcnn").state_dict())
+        load_torchvision_detector(make_ours("fasterrcnn", labels), faster_rcnn)
 
 
-def test_weights_without_masks_are_refused_by_a_head_with_masks():
+def test_weights_without_masks_are_refused_by_a_head_with_masks(faster_rcnn):
     with pytest.raises(ValueError, match=r"lacks \d+ \(head\.mask_head"):
-        load_torchvision_detector(make_ours("maskrcnn"), make_theirs("fasterrcnn").state_dict())
+        load_torchvision_detector(make_ours("maskrcnn"), faster_rcnn)
+
+
+def test_weights_that_the_task_has_no_place_for_are_refused(faster_rcnn):
+    with pytest.raises(ValueError, match=r"has beside them 1 \(head\.mask_head\.masks\.bias\)"):
+        load_torchvision_detector(
+            make_ours("fasterrcnn"), faster_rcnn | {"roi_heads.mask_predictor.mask_fcn_logits.bias": torch.zeros(8)}
+        )
 
 
 def test_mmdets_conventions_are_refused():
