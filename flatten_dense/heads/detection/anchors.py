@@ -49,6 +49,11 @@ class Anchors(nn.Module):
             levels.append((corners[:, :, None] + cell).reshape(-1, 4))
         return levels
 
+    def rows(self, outputs: Tensor) -> Tensor:
+        """What a head says of each anchor: maps ``[B, A * D, H, W]`` as ``[B, H * W * A, D]``, float32."""
+        width = outputs.shape[1] // self.per_cell
+        return outputs.permute(0, 2, 3, 1).reshape(len(outputs), -1, width).float()
+
     def inside(self, maps: Sequence[Tensor], size: tuple[int, int]) -> list[Tensor]:
         """Which anchors of each map belong to cells of an image of this size: bool ``[H_i * W_i * A]``."""
         levels = []

@@ -46,7 +46,6 @@ class BoxHead(nn.Module):
     ) -> None:
         super().__init__()
         self.conventions = conventions
-        self.num_classes = num_classes
         self.features = RegionFeatures(strides, _REGION_SIZE, conventions)
         self.convs = nn.Sequential(*(conv_bn_relu(in_channels, in_channels) for _ in range(num_convs)))
         self.fc1 = nn.Linear(in_channels * _REGION_SIZE**2, fc_channels)

@@ -117,12 +117,8 @@ class RetinaNetHead(DetectionHead):
         for feature, grid in zip(features, self.grids(features, images), strict=True):
             classes = self.classes(_run(self.class_tower, feature, grid))
             boxes = self.boxes(_run(self.box_tower, feature, grid))
-            outputs.append((self._rows(classes), self._rows(boxes)))
+            outputs.append((self.anchors.rows(classes), self.anchors.rows(boxes)))
         return outputs
-
-    def _rows(self, maps: Tensor) -> Tensor:
-        width = maps.shape[1] // self.anchors.per_cell
-        return maps.permute(0, 2, 3, 1).reshape(len(maps), -1, width).float()
 
     def _match(self, anchors: Tensor, objects: Tensor) -> Tensor:
         takes_over = self.conventions.low_quality_takes_over

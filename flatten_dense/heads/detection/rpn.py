@@ -75,8 +75,8 @@ class RegionProposalNetwork(nn.Module):
             ``loss_rpn_box``, none without ``objects``.
         """
         hidden = [F.relu(self.conv(feature)) for feature in features]
-        scores = [self.objectness(x).permute(0, 2, 3, 1).flatten(1).float() for x in hidden]
-        offsets = [_four_last(self.offsets(x)) for x in hidden]
+        scores = [self.anchors.rows(self.objectness(x)).squeeze(2) for x in hidden]
+        offsets = [self.anchors.rows(self.offsets(x)) for x in hidden]
         anchors = self.anchors(features, images)
         regions = []
         for i, size in enumerate(images.sizes):
@@ -154,8 +154,3 @@ class RegionProposalNetwork(nn.Module):
             height, width = size
             allowed &= (anchors[:, :2] >= 0).all(1) & (anchors[:, 2] < width) & (anchors[:, 3] < height)
         return allowed.nonzero()[:, 0]
-
-
-def _four_last(offsets: Tensor) -> Tensor:
-    """Turn ``[B, A * 4, H, W]`` into ``[B, H * W * A, 4]``."""
-    return offsets.permute(0, 2, 3, 1).reshape(len(offsets), -1, 4).float()

@@ -41,3 +41,10 @@ def test_a_cell_that_an_image_reaches_into_is_inside():
     rows = inside[1].view(8, 10, 3)
     assert rows[:5, :7].all()
     assert rows.sum() == 5 * 7 * 3
+
+
+def test_what_is_said_of_an_anchor_stands_in_its_row():
+    anchors = Anchors((4,), [(32,)], CONVENTIONS["mmdet"])
+    outputs = torch.randn(2, 3 * 4, 5, 6)
+    rows = anchors.rows(outputs).view(2, 5, 6, 3, 4)
+    assert torch.equal(rows[1, 2, 3, 1], outputs[1, 4:8, 2, 3])
