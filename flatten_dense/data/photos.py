@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from flatten_dense.data.images import DataError, list_images, read_image
 from flatten_dense.data.rasters import TIFF_SUFFIXES, LargeTiff, tiff_pixels
-from flatten_dense.data.transforms import SegmentationEvalTransform
+from flatten_dense.data.transforms import EvalTransform
 from flatten_dense.structures import InputFormat, Labels
 
 _KEYS = ("image", "photo", "size", "name", "path")
@@ -27,7 +27,7 @@ class PhotoDataset(Dataset[dict[str, Any]]):
         self.paths = paths
         self.max_pixels = max_pixels
         self.names = _output_names(paths)
-        self.transform = SegmentationEvalTransform(input_format.scale, input_format.normalization)
+        self.transform = EvalTransform(input_format.scale, input_format.normalization)
 
     def __len__(self) -> int:
         return len(self.paths)

@@ -20,7 +20,7 @@ from rasterio.windows import Window
 from torch import Tensor
 
 from flatten_dense.data.images import TO_TILED_TIFF, DataError
-from flatten_dense.data.transforms import SegmentationEvalTransform, resized_size
+from flatten_dense.data.transforms import EvalTransform, resized_size
 from flatten_dense.structures import InputFormat
 
 # Megabytes of decoded blocks; GDAL itself would take 5 % of the machine's memory. Read at its first block.
@@ -83,7 +83,7 @@ class RasterImage:
         self._dataset = dataset
         self._tiff = tiff
         self._format = input_format
-        self._normalize = SegmentationEvalTransform(None, input_format.normalization)
+        self._normalize = EvalTransform(None, input_format.normalization)
 
     def read(self, top: int, left: int, height: int, width: int) -> Tensor:
         """A window of the resized image, normalised: float32 ``[3, height, width]``.

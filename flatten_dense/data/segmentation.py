@@ -19,7 +19,7 @@ from flatten_dense.data.images import DataError, read_image
 from flatten_dense.data.label_values import outside_classes, read_label_values, values_outside
 from flatten_dense.data.pairs import FolderLayout, Pairing, require_pairs
 from flatten_dense.data.segmentation_report import SegmentationReport
-from flatten_dense.data.transforms import SegmentationEvalTransform, SegmentationTrainTransform
+from flatten_dense.data.transforms import EvalTransform, SegmentationTrainTransform
 from flatten_dense.structures import InputFormat, LabelSpace, Normalization
 
 
@@ -167,9 +167,9 @@ class SegmentationDataModule(BaseDataModule):
         """Read every file of every split, as :func:`flatten_dense.data.checks.check_data`."""
         return check_data(self, progress)
 
-    def _transform(self, split: Split) -> SegmentationTrainTransform | SegmentationEvalTransform:
+    def _transform(self, split: Split) -> SegmentationTrainTransform | EvalTransform:
         if split != "train":
-            return SegmentationEvalTransform(self.input_format.scale, self.normalization)
+            return EvalTransform(self.input_format.scale, self.normalization)
         return SegmentationTrainTransform(
             scale=self.train_scale,
             ratio_range=self.ratio_range,
@@ -204,7 +204,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         self,
         samples: Sequence[tuple[Path, Path]],
         labels: LabelSpace,
-        transform: SegmentationTrainTransform | SegmentationEvalTransform,
+        transform: SegmentationTrainTransform | EvalTransform,
     ) -> None:
         self.samples = samples
         self.labels = labels

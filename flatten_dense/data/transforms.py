@@ -237,8 +237,8 @@ class SegmentationTrainTransform:
         return image, mask
 
 
-class SegmentationEvalTransform:
-    """Resize and normalise an image. Its mask is left alone, so that predictions are judged at the original size.
+class EvalTransform:
+    """Resize and normalise an image. Its truth is left alone, so that predictions are judged at the original size.
 
     Args:
         scale: bounds in pixels for the longer and the shorter side, aspect kept; None keeps the image's own size.

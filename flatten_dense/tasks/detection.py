@@ -11,7 +11,7 @@ from torch.optim import AdamW, Optimizer
 
 from flatten_dense.backbones import TimmBackbone
 from flatten_dense.callbacks import DetectionPlotter, DetectionReport, DetectionWriter, MetricsFile
-from flatten_dense.data.transforms import SegmentationEvalTransform
+from flatten_dense.data.transforms import EvalTransform
 from flatten_dense.heads.detection import DetectionHead
 from flatten_dense.inference.detect import to_original
 from flatten_dense.metrics import CocoDetection, CocoScores, coco_scores_as_dict, describe_coco
@@ -147,7 +147,7 @@ class DetectionTask(BaseTask):
     @torch.inference_mode()
     def detect(self, image: Tensor) -> Detections:
         """What is in one photo ``[3, H, W]``, uint8 RGB as `read_image` gives it."""
-        transform = SegmentationEvalTransform(self.input_format.scale, self.input_format.normalization)
+        transform = EvalTransform(self.input_format.scale, self.input_format.normalization)
         training = self.training
         self.eval()
         try:

@@ -13,7 +13,7 @@ from torch.optim import AdamW, Optimizer
 from flatten_dense.backbones import TimmBackbone
 from flatten_dense.callbacks import EvaluationReport, MetricsFile, PredictionPlotter, PredictionWriter, WorstImages
 from flatten_dense.data.rasters import LargeTiff
-from flatten_dense.data.transforms import SegmentationEvalTransform
+from flatten_dense.data.transforms import EvalTransform
 from flatten_dense.heads.base import SegmentationHead
 from flatten_dense.inference import Inference, ModesUsed, segment_batch, segment_strips
 from flatten_dense.losses import CrossEntropyLoss, SegmentationLoss
@@ -190,7 +190,7 @@ class SemanticSegmentationTask(BaseTask):
     @torch.inference_mode()
     def segment(self, image: Tensor) -> Tensor:
         """Class indices ``[H, W]``, int64, of one photo ``[3, H, W]``, uint8 RGB as `read_image` gives it."""
-        transform = SegmentationEvalTransform(self.input_format.scale, self.input_format.normalization)
+        transform = EvalTransform(self.input_format.scale, self.input_format.normalization)
         normalized = transform(image).to(self.device)
         training = self.training
         self.eval()

@@ -11,7 +11,7 @@ from torchvision.transforms.v2 import functional as F
 
 from flatten_dense.data.images import DataError, read_image
 from flatten_dense.data.rasters import LargeTiff, tiff_pixels
-from flatten_dense.data.transforms import SegmentationEvalTransform
+from flatten_dense.data.transforms import EvalTransform
 from flatten_dense.structures import InputFormat, Normalization
 
 PLAIN = Normalization((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
@@ -89,7 +89,7 @@ def test_bands_marked_as_colours_are_found(tmp_path):
 def test_a_window_is_that_part_of_the_image(tmp_path):
     path = write(tmp_path / "a.tif", noise())
     with LargeTiff(path).open(InputFormat()) as image:
-        expected = SegmentationEvalTransform(None, Normalization())(read_image(path))
+        expected = EvalTransform(None, Normalization())(read_image(path))
         torch.testing.assert_close(image.read(7, 31, 40, 65), expected[:, 7:47, 31:96])
 
 

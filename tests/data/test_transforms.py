@@ -7,9 +7,9 @@ from torchvision.transforms.v2.functional import adjust_hue
 
 from flatten_dense.data.transforms import (
     ClassBalancedCrop,
+    EvalTransform,
     PhotometricDistortion,
     RandomRescale,
-    SegmentationEvalTransform,
     SegmentationTrainTransform,
     resized_size,
 )
@@ -249,7 +249,7 @@ def test_images_are_normalised_by_the_given_numbers():
     expected = torch.tensor([-0.2, 0.0, 7.0]).view(3, 1, 1)
     trained = geometry_only(crop_size=(1, 1), normalization=normalization)(image, torch.zeros(1, 1).long())[0]
     torch.testing.assert_close(trained, expected)
-    torch.testing.assert_close(SegmentationEvalTransform(None, normalization)(image), expected)
+    torch.testing.assert_close(EvalTransform(None, normalization)(image), expected)
 
 
 def test_the_order_of_channels_in_memory_does_not_matter():
@@ -261,14 +261,14 @@ def test_the_order_of_channels_in_memory_does_not_matter():
         torch.manual_seed(0)
         results.append(transform(photo, mask))
         assert results[-1][0].is_contiguous()
-        assert SegmentationEvalTransform((60, 50))(photo).is_contiguous()
+        assert EvalTransform((60, 50))(photo).is_contiguous()
     torch.testing.assert_close(*results)
 
 
 def test_results_are_plain_tensors():
     image, mask = coordinates(9, 9)
     trained, labels = SegmentationTrainTransform(crop_size=(8, 8))(image, mask)
-    evaluated = SegmentationEvalTransform()(image)
+    evaluated = EvalTransform()(image)
     assert {type(trained), type(labels), type(evaluated)} == {torch.Tensor}
     assert (trained.dtype, labels.dtype, evaluated.dtype) == (torch.float32, torch.int64, torch.float32)
 
@@ -288,13 +288,13 @@ def test_the_seed_of_torch_decides_everything():
 @pytest.mark.parametrize(("scale", "expected"), [((40, 20), (20, 27)), (None, (30, 40))])
 def test_evaluation_images_take_the_scale(scale, expected):
     image = torch.full((3, 30, 40), 128, dtype=torch.uint8)
-    assert SegmentationEvalTransform(scale)(image).shape == (3, *expected)
+    assert EvalTransform(scale)(image).shape == (3, *expected)
 
 
 def test_shrinking_averages_instead_of_skipping_pixels():
     # Of every four pixels, bilinear sampling at a quarter of the size would see the two in the middle.
     stripes = torch.tensor([255, 0, 0, 255], dtype=torch.uint8).repeat(16).view(1, 1, 64).expand(3, 64, 64).contiguous()
-    small = SegmentationEvalTransform((16, 16), PLAIN)(stripes)
+    small = EvalTransform((16, 16), PLAIN)(stripes)
     assert (small - 0.5).abs().max() < 0.1
 
 

@@ -9,7 +9,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 
 from flatten_dense.backbones import TimmBackbone
 from flatten_dense.data.images import read_image, read_mask
-from flatten_dense.data.transforms import SegmentationEvalTransform
+from flatten_dense.data.transforms import EvalTransform
 from flatten_dense.heads import FCNHead, SemanticFPNHead, UPerHead
 from flatten_dense.inference import segment_batch
 from flatten_dense.losses import CrossEntropyLoss
@@ -51,7 +51,7 @@ COMPOSITIONS = {
 def eight_scenes() -> tuple[torch.Tensor, torch.Tensor]:
     photos = sorted((CAMVID / "images/training").iterdir())[::45][:8]
     masks = [read_mask(CAMVID / "annotations/training" / f"{photo.stem}.png") for photo in photos]
-    normalize = SegmentationEvalTransform(None)
+    normalize = EvalTransform(None)
     images = torch.stack([normalize(read_image(photo)) for photo in photos])
     return images, LABELS.from_disk(torch.stack(masks))
 

@@ -12,7 +12,7 @@ from flatten_dense.data.detection.annotations import DetectionAnnotations
 from flatten_dense.data.detection.coco_json import read_coco
 from flatten_dense.data.detection.dataset import DetectionDataset
 from flatten_dense.data.detection.transforms import DetectionTrainTransform
-from flatten_dense.data.transforms import SegmentationEvalTransform
+from flatten_dense.data.transforms import EvalTransform
 from flatten_dense.heads import CascadeMaskRCNNHead, MaskRCNNHead, RetinaNetHead
 from flatten_dense.necks import FPN
 from flatten_dense.tasks.detection import DetectionTask
@@ -74,7 +74,7 @@ def test_a_head_learns_four_photos_by_heart(name):
         torch.nn.utils.clip_grad_norm_(task.parameters(), 1.0)
         optimizer.step()
         schedule.step()
-    evaluation = DetectionDataset(annotations, task.labels, SegmentationEvalTransform(SCALE), with_masks=masks)
+    evaluation = DetectionDataset(annotations, task.labels, EvalTransform(SCALE), with_masks=masks)
     task.eval().coco.begin(annotations.to_coco(), task.labels.category_ids)
     for sample in (evaluation[index] for index in range(len(evaluation))):
         with torch.inference_mode():

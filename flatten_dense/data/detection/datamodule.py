@@ -19,7 +19,7 @@ from flatten_dense.data.detection.records import missing_photos
 from flatten_dense.data.detection.sampler import AspectRatioSampler
 from flatten_dense.data.detection.transforms import DetectionTrainTransform
 from flatten_dense.data.images import DataError, first_few
-from flatten_dense.data.transforms import SegmentationEvalTransform
+from flatten_dense.data.transforms import EvalTransform
 from flatten_dense.structures import DetectionLabels, InputFormat, Normalization
 
 
@@ -146,7 +146,7 @@ class DetectionDataModule(BaseDataModule):
                 f"{first_few(missing)}. Check the folder of the photos, {annotations.image_folder}, or take them out"
             )
         if split != "train":
-            transform = SegmentationEvalTransform(self.input_format.scale, self.normalization)
+            transform = EvalTransform(self.input_format.scale, self.normalization)
             # A trained model is evaluated without its training data.
             masks = self.with_masks if self.trained_labels is None else self._with_masks(split)
             return DetectionDataset(annotations, self.labels, transform, masks)

@@ -16,7 +16,7 @@ from flatten_dense.data.detection.packed_list import PackedList
 from flatten_dense.data.detection.records import PhotoRecord, photo_records, trainable_records
 from flatten_dense.data.detection.transforms import DetectionTrainTransform
 from flatten_dense.data.images import DataError, read_header, read_image
-from flatten_dense.data.transforms import SegmentationEvalTransform
+from flatten_dense.data.transforms import EvalTransform
 from flatten_dense.structures import DetectionLabels
 
 
@@ -50,7 +50,7 @@ class DetectionDataset(Dataset[dict[str, Any]]):
         self,
         annotations: DetectionAnnotations,
         labels: DetectionLabels,
-        transform: DetectionTrainTransform | SegmentationEvalTransform,
+        transform: DetectionTrainTransform | EvalTransform,
         with_masks: bool = False,
         keep_empty: bool = False,
         copy_paste: float = 0.0,
