@@ -1,23 +1,18 @@
 """Any timm model as a backbone: images in, a list of NCHW maps out."""
 
-import difflib
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import timm
-from timm.layers.patch_embed import PatchEmbed
-from torch import Tensor, nn
+from torch import Tensor
 
 from flatten_dense.backbones.dense_maps import DenseMaps
+from flatten_dense.backbones.timm_model import TimmModel, is_own
 from flatten_dense.layers import Size
 
-# What lets timm's transformers take images of other sizes than their own; most models take any and know neither word.
-_ANY_SIZE: tuple[dict[str, Any], ...] = ({"dynamic_img_size": True}, {"strict_img_size": False})
-_SIZE_COMPLAINTS = ("must match", "is invalid for input of size")  # PyTorch's, of sums and reshapes
 _FINEST = 4  # stride of the first map that dense heads want
 
 
-class TimmBackbone(nn.Module):
+class TimmBackbone(TimmModel):
     """A timm model without its classifier, giving the maps of its stages from fine to coarse.
 
     Of our own families, PVTv2's maps are normalised by its own norms; Swin's and CSwin's by a LayerNorm per map, the
@@ -43,8 +38,6 @@ class TimmBackbone(nn.Module):
         ValueError: for an unknown name, an argument that the model does not take, or weights that do not exist.
     """
 
-    _is_frozen = False
-
     def __init__(
         self,
         name: str,
@@ -53,22 +46,12 @@ class TimmBackbone(nn.Module):
         out_indices: tuple[int, ...] | None = None,
         options: dict[str, Any] | None = None,
     ) -> None:
-        super().__init__()
-        _check_name(name)
-        self._name = name
         arguments = dict(options or {})
-        if drop_path_rate:
-            arguments["drop_path_rate"] = drop_path_rate
         if out_indices is not None:
             arguments["out_indices"] = tuple(out_indices)
             _check_order(arguments["out_indices"])
-        own: dict[str, Any] = {"dense_maps": True} if _is_own(name) else {}
-        try:
-            self.body = _create(name, pretrained=pretrained, features_only=True, **own, **arguments)
-        except (TypeError, IndexError, RuntimeError, AssertionError) as error:
-            raise ValueError(
-                f"timm cannot build backbone {name!r} with pretrained={pretrained}, options={arguments}: {error}"
-            ) from error
+        own: dict[str, Any] = {"dense_maps": True} if is_own(name) else {}
+        super().__init__(name, pretrained, drop_path_rate, {"features_only": True, **own, **arguments})
         info: Any = self.body.feature_info
         channels, strides = tuple(info.channels()), tuple(info.reduction())
         fine = sum(stride < _FINEST for stride in strides) if out_indices is None else 0
@@ -77,28 +60,6 @@ class TimmBackbone(nn.Module):
         self.strides: tuple[int, ...] = strides[self._skipped :]
         output_format: Any = getattr(self.body, "output_fmt", "NCHW")  # convolutional models may not say
         self._to_nchw = _converter(name, str(getattr(output_format, "value", output_format)))
-
-    def freeze(self) -> None:
-        """Stop training the model: no gradients, no stochastic depth, fixed statistics.
-
-        The LayerNorm that a map of ours gets for dense heads starts fresh, and goes on learning.
-        """
-        self._is_frozen = True
-        self._pretrained.requires_grad_(False)
-        self._pretrained.eval()
-
-    def train(self, mode: bool = True) -> "TimmBackbone":
-        """Set the mode of all that is not frozen."""
-        super().train(mode)
-        if self._is_frozen:
-            self._pretrained.eval()
-        return self
-
-    @property
-    def _pretrained(self) -> nn.Module:
-        """All that can come with weights."""
-        body: nn.Module = self.body
-        return body.model if isinstance(body, DenseMaps) else body
 
     @property
     def keeps_images_apart(self) -> bool:
@@ -126,16 +87,7 @@ class TimmBackbone(nn.Module):
             ValueError: for images or sizes that the model cannot take.
         """
         if image_sizes is None:
-            try:
-                return [self._to_nchw(feature) for feature in self.body(images)[self._skipped :]]
-            except (AssertionError, RuntimeError) as error:  # timm's words for a size that a model cannot take
-                if isinstance(error, RuntimeError) and not any(words in str(error) for words in _SIZE_COMPLAINTS):
-                    raise
-                height, width = images.shape[-2:]
-                raise ValueError(
-                    f"backbone {self._name!r} cannot take images of {width}x{height} pixels ({error}): train, evaluate "
-                    "and predict at a size that it takes, or choose another backbone"
-                ) from error
+            return [self._to_nchw(feature) for feature in self.run(images)[self._skipped :]]
         if not isinstance(self.body, DenseMaps):
             raise ValueError(
                 "image_sizes keep the images of a padded batch apart, which only FLatten backbones can; leave them out"
@@ -144,39 +96,12 @@ class TimmBackbone(nn.Module):
         return maps
 
 
-def _create(name: str, **arguments: Any) -> nn.Module:  # noqa: ANN401 - timm's
-    """Create a timm model that takes any size of image, if it can."""
-    for option in () if _is_own(name) else _ANY_SIZE:
-        try:
-            body = timm.create_model(name, **{**option, **arguments})
-        except TypeError as error:
-            if not any(word in str(error) for word in option):
-                raise
-        else:
-            for embed in (module for module in body.modules() if isinstance(module, PatchEmbed)):
-                embed.dynamic_img_pad = True
-            return body
-    return timm.create_model(name, **arguments)
-
-
 def _check_order(out_indices: tuple[int, ...]) -> None:
     """Channels are listed in the order asked for, maps in the order of the stages: the two must be one."""
     if list(out_indices) != sorted(set(out_indices)) or (min(out_indices) < 0 <= max(out_indices)):
         raise ValueError(
             f"out_indices must rise, each stage once, all counted from the front or all from the end; got {out_indices}"
         )
-
-
-def _is_own(name: str) -> bool:
-    return timm.is_model(name) and timm.model_entrypoint(name).__module__.startswith(f"{__package__}.")
-
-
-def _check_name(name: str) -> None:
-    if ":" in name or timm.is_model(name.partition(".")[0]):
-        return
-    close = difflib.get_close_matches(name, timm.list_models(), n=5)
-    hint = f"did you mean {', '.join(close)}?" if close else "see timm.list_models() for the names"
-    raise ValueError(f"unknown backbone name {name!r}: {hint}")
 
 
 def _channels_last_to_first(x: Tensor) -> Tensor:

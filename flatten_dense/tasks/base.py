@@ -7,10 +7,10 @@ from typing import Any
 
 from lightning import Callback, LightningModule
 from lightning.pytorch.utilities import rank_zero_info
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import AdamW, Optimizer
 
-from flatten_dense.backbones import TimmBackbone, load_weights
+from flatten_dense.backbones import TimmModel, load_weights
 from flatten_dense.callbacks.photo_writer import PhotoWriter
 from flatten_dense.data.images import first_few
 from flatten_dense.optim import Schedule, parameter_groups
@@ -21,11 +21,10 @@ CHECKPOINT_FORMAT = 2
 
 
 class BaseTask(LightningModule):
-    """A backbone, an optional neck and the means to train them; subclasses add the head, the loss and the metric.
+    """A timm model and the means to train it; subclasses add the loss and the metric, those for maps neck and head.
 
     Args:
-        backbone: gives ``channels``, ``strides`` and a list of NCHW maps.
-        neck: built as ``neck(in_channels, strides)``; None hands the backbone's maps to the head.
+        backbone: the model, or the part of it that can come with weights.
         labels: what the classes are called and how they are written; the CLI takes it from the data.
         input_format: how a photo becomes an input; the CLI takes it from the data, `predict` from the checkpoint.
         optimizer: built as ``optimizer(parameter_groups)``.
@@ -50,8 +49,7 @@ class BaseTask(LightningModule):
 
     def __init__(
         self,
-        backbone: TimmBackbone,
-        neck: Callable[[Sequence[int], Sequence[int]], nn.Module] | None = None,
+        backbone: TimmModel,
         labels: Labels | None = None,
         input_format: InputFormat | None = None,
         optimizer: Callable[[Iterable[Any]], Optimizer] = AdamW,
@@ -64,8 +62,6 @@ class BaseTask(LightningModule):
         if labels is None:
             raise ValueError(f"{type(self).__name__} needs labels; a datamodule offers its own as .labels")
         self.backbone = backbone
-        self.neck = neck(backbone.channels, backbone.strides) if neck else None
-        backbone.leave_out(getattr(self.neck, "start_level", 0))
         self.labels = labels
         self.input_format = input_format or InputFormat()
         self._make_optimizer = optimizer
@@ -100,29 +96,6 @@ class BaseTask(LightningModule):
         """
         if self._weights is not None:
             rank_zero_info(f"{load_weights(self.backbone, self._weights)}\n")
-
-    @property
-    def feature_channels(self) -> Sequence[int]:
-        """Channels of each map that the head receives."""
-        channels: Sequence[int] = (self.neck or self.backbone).channels  # type: ignore[assignment]
-        return channels
-
-    @property
-    def feature_strides(self) -> Sequence[int]:
-        """Stride, in input pixels, of each map that the head receives."""
-        strides: Sequence[int] = (self.neck or self.backbone).strides  # type: ignore[assignment]
-        return strides
-
-    def features(self, images: Tensor, image_sizes: Sequence[tuple[int, int]] | None = None) -> list[Tensor]:
-        """Maps for the head, finest first, from normalised images ``[B, 3, H, W]``.
-
-        With ``image_sizes``, (h, w) of each image in a padded batch, they do not depend on what it was batched with.
-        """
-        if image_sizes is None:
-            maps: list[Tensor] = self.backbone(images)
-            return self.neck(maps) if self.neck else maps
-        maps = self.backbone(images, image_sizes)
-        return self.neck(maps, image_sizes) if self.neck else maps
 
     def log_training(self, losses: dict[str, Tensor], batch_size: int) -> None:
         """Log the losses of a step and the learning rate it is taken with."""

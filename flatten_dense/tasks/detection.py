@@ -17,13 +17,13 @@ from flatten_dense.inference.detect import to_original
 from flatten_dense.metrics import CocoDetection, CocoScores, coco_scores_as_dict, describe_coco
 from flatten_dense.optim import Schedule
 from flatten_dense.structures import DetectionLabels, Detections, ImageBatch, InputFormat, pad_images
-from flatten_dense.tasks.base import BaseTask
+from flatten_dense.tasks.dense import DenseTask
 from flatten_dense.tasks.nonfinite import require_finite
 
 _PAD_TO = 32
 
 
-class DetectionTask(BaseTask):
+class DetectionTask(DenseTask):
     """Train, evaluate and use a detector.
 
     Args:

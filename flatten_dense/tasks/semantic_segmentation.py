@@ -21,10 +21,10 @@ from flatten_dense.metrics import describe_scores, scores_as_dict
 from flatten_dense.metrics.segmentation import SegmentationConfusion, SegmentationScores
 from flatten_dense.optim import Schedule
 from flatten_dense.structures import InputFormat, LabelSpace
-from flatten_dense.tasks.base import BaseTask
+from flatten_dense.tasks.dense import DenseTask
 
 
-class SemanticSegmentationTask(BaseTask):
+class SemanticSegmentationTask(DenseTask):
     """Train, evaluate and use a semantic segmentation model.
 
     Args:
