@@ -1,6 +1,9 @@
 """What a run leaves behind beside its checkpoints: pictures, curves, tables, metrics.json, predictions."""
 
 from flatten_dense.callbacks.best_evaluation import BestEvaluation
+from flatten_dense.callbacks.classification_pictures import ClassificationPlotter
+from flatten_dense.callbacks.classification_report import ClassificationReport
+from flatten_dense.callbacks.classification_writer import ClassificationWriter
 from flatten_dense.callbacks.detection_pictures import DetectionPlotter
 from flatten_dense.callbacks.detection_report import DetectionReport
 from flatten_dense.callbacks.detection_writer import DetectionWriter
@@ -12,6 +15,9 @@ from flatten_dense.callbacks.worst_images import WorstImages
 
 __all__ = [
     "BestEvaluation",
+    "ClassificationPlotter",
+    "ClassificationReport",
+    "ClassificationWriter",
     "CurvePlotter",
     "DetectionPlotter",
     "DetectionReport",

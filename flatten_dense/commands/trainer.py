@@ -20,7 +20,7 @@ from flatten_dense import heads, losses, necks  # noqa: F401 - so that recipes c
 from flatten_dense.callbacks import BestEvaluation, CurvePlotter
 from flatten_dense.commands.configuration import with_recipes
 from flatten_dense.commands.runs import new_run, run_of, save_config
-from flatten_dense.data import detection  # noqa: F401 - so that --data can name its data modules
+from flatten_dense.data import classification, detection  # noqa: F401 - so that --data can name its data modules
 from flatten_dense.data.ade20k import ADE20KDataModule  # noqa: F401
 from flatten_dense.data.base import BaseDataModule
 from flatten_dense.data.folder_pairs import FolderPairsDataModule  # noqa: F401
@@ -28,6 +28,7 @@ from flatten_dense.data.photos import PhotoDataModule
 from flatten_dense.loggers import AppendingCSVLogger
 from flatten_dense.tasks.base import BaseTask
 from flatten_dense.tasks.checkpoint import AtomicCheckpointIO, read_checkpoint
+from flatten_dense.tasks.classification import ClassificationTask  # noqa: F401
 from flatten_dense.tasks.detection import DetectionTask  # noqa: F401
 from flatten_dense.tasks.semantic_segmentation import SemanticSegmentationTask  # noqa: F401
 
@@ -105,7 +106,7 @@ class TrainerCLI(LightningCLI):
             if task.labels_type is not data.labels_type:
                 raise ValueError(
                     f"{task.__name__} cannot learn from {data.__name__}: give --model and --data of one kind, "
-                    "segmentation or detection; a recipe (-c) does"
+                    "segmentation, detection or classification; a recipe (-c) does"
                 )
         if self.verb == "predict":
             output = Path(self._get(self.config, "output"))

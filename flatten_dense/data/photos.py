@@ -27,7 +27,7 @@ class PhotoDataset(Dataset[dict[str, Any]]):
         self.paths = paths
         self.max_pixels = max_pixels
         self.names = _output_names(paths)
-        self.transform = EvalTransform(input_format.scale, input_format.normalization)
+        self.transform = EvalTransform(input_format)
 
     def __len__(self) -> int:
         return len(self.paths)

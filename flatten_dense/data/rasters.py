@@ -83,7 +83,7 @@ class RasterImage:
         self._dataset = dataset
         self._tiff = tiff
         self._format = input_format
-        self._normalize = EvalTransform(None, input_format.normalization)
+        self._normalize = EvalTransform(InputFormat(None, input_format.normalization))
 
     def read(self, top: int, left: int, height: int, width: int) -> Tensor:
         """A window of the resized image, normalised: float32 ``[3, height, width]``.

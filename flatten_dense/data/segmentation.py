@@ -169,7 +169,7 @@ class SegmentationDataModule(BaseDataModule):
 
     def _transform(self, split: Split) -> SegmentationTrainTransform | EvalTransform:
         if split != "train":
-            return EvalTransform(self.input_format.scale, self.normalization)
+            return EvalTransform(self.input_format)
         return SegmentationTrainTransform(
             scale=self.train_scale,
             ratio_range=self.ratio_range,

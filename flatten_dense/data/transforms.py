@@ -15,7 +15,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-from flatten_dense.structures import Normalization
+from flatten_dense.structures import InputFormat, Normalization
 
 
 def resized_size(height: int, width: int, scale: tuple[float, float] | None) -> tuple[int, int]:
@@ -238,27 +238,41 @@ class SegmentationTrainTransform:
 
 
 class EvalTransform:
-    """Resize and normalise an image. Its truth is left alone, so that predictions are judged at the original size.
+    """Resize, crop and normalise an image. Its truth is left alone, so predictions are judged at the original size.
 
     Args:
-        scale: bounds in pixels for the longer and the shorter side, aspect kept; None keeps the image's own size.
-        normalization: mean and standard deviation of the images.
+        input_format: how.
 
     Raises:
-        ValueError: if ``scale`` is not positive.
+        ValueError: if a size is not positive.
     """
 
-    def __init__(self, scale: tuple[int, int] | None = (2048, 512), normalization: Normalization | None = None) -> None:
-        check_scale(scale)
-        self.scale = scale
-        self._normalize = Normalize(normalization or Normalization())
+    def __init__(self, input_format: InputFormat) -> None:
+        check_scale(input_format.scale)
+        if input_format.crop is not None and min(input_format.crop) < 1:
+            raise ValueError(f"crop must be (height, width) of at least 1 pixel, got {tuple(input_format.crop)}")
+        self.input_format = input_format
+        self._interpolation = F.InterpolationMode(input_format.interpolation)
+        self._normalize = Normalize(input_format.normalization)
 
     def __call__(self, image: Tensor) -> Tensor:
         """Prepare one image, uint8 RGB ``[3, H, W]``, for inference: float32 ``[3, h, w]``."""
-        height, width = image.shape[-2:]
-        size = resized_size(height, width, self.scale)
-        prepared: Tensor = self._normalize(F.resize(tv_tensors.Image(image), list(size), antialias=True))
+        size = self.resized_size(image.shape[-2], image.shape[-1])
+        resized = F.resize(tv_tensors.Image(image), list(size), self._interpolation, antialias=True)
+        if self.input_format.crop is not None:
+            resized = F.center_crop(resized, list(self.input_format.crop))
+        prepared: Tensor = self._normalize(resized)
         return prepared.as_subclass(Tensor)
+
+    def resized_size(self, height: int, width: int) -> tuple[int, int]:
+        """(height, width) of an image after resizing, before the crop."""
+        scale, resize = self.input_format.scale, self.input_format.resize
+        if scale is None or resize == "fit":
+            return resized_size(height, width, scale)
+        if resize == "squash":
+            return scale
+        short, long = min(scale), int(min(scale) * max(height, width) / min(height, width))  # cut off, as torchvision
+        return (short, long) if height <= width else (long, short)
 
 
 class Normalize(v2.Transform):  # type: ignore[misc]  # torchvision ships no types

@@ -1,5 +1,12 @@
 """Metrics over a whole data set."""
 
+from flatten_dense.metrics.classification import (
+    ClassificationConfusion,
+    ClassificationScores,
+    classification_as_dict,
+    classification_rows,
+    describe_classification,
+)
 from flatten_dense.metrics.coco import CocoDetection
 from flatten_dense.metrics.coco_evaluation import BACKENDS, IOU_TYPES, evaluate_coco
 from flatten_dense.metrics.coco_scores import STATS, ClassScores, CocoScores
@@ -23,16 +30,21 @@ __all__ = [
     "PROTOCOLS",
     "STATS",
     "ClassScores",
+    "ClassificationConfusion",
+    "ClassificationScores",
     "CocoDetection",
     "CocoScores",
     "DetectionErrors",
     "SegmentationConfusion",
     "SegmentationScores",
     "check_protocol",
+    "classification_as_dict",
+    "classification_rows",
     "coco_class_rows",
     "coco_scores_as_dict",
     "confusion_matrix",
     "corners_suspected",
+    "describe_classification",
     "describe_coco",
     "describe_scores",
     "detection_errors",

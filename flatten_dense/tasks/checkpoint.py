@@ -10,7 +10,8 @@ from lightning.fabric.plugins import TorchCheckpointIO
 
 from flatten_dense.backbones.weights.files import read_torch_file
 from flatten_dense.tasks.base import CHECKPOINT_FORMAT, CHECKPOINT_KEY, BaseTask
-from flatten_dense.tasks.detection import DetectionTask  # noqa: F401 - its name is looked up
+from flatten_dense.tasks.classification import ClassificationTask  # noqa: F401 - its name is looked up
+from flatten_dense.tasks.detection import DetectionTask  # noqa: F401
 from flatten_dense.tasks.semantic_segmentation import SemanticSegmentationTask  # noqa: F401
 
 TRUSTED_PACKAGES = ("flatten_dense",)

@@ -147,7 +147,7 @@ class DetectionTask(DenseTask):
     @torch.inference_mode()
     def detect(self, image: Tensor) -> Detections:
         """What is in one photo ``[3, H, W]``, uint8 RGB as `read_image` gives it."""
-        transform = EvalTransform(self.input_format.scale, self.input_format.normalization)
+        transform = EvalTransform(self.input_format)
         training = self.training
         self.eval()
         try:

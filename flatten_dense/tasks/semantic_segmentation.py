@@ -190,7 +190,7 @@ class SemanticSegmentationTask(DenseTask):
     @torch.inference_mode()
     def segment(self, image: Tensor) -> Tensor:
         """Class indices ``[H, W]``, int64, of one photo ``[3, H, W]``, uint8 RGB as `read_image` gives it."""
-        transform = EvalTransform(self.input_format.scale, self.input_format.normalization)
+        transform = EvalTransform(self.input_format)
         normalized = transform(image).to(self.device)
         training = self.training
         self.eval()

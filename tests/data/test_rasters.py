@@ -89,7 +89,7 @@ def test_bands_marked_as_colours_are_found(tmp_path):
 def test_a_window_is_that_part_of_the_image(tmp_path):
     path = write(tmp_path / "a.tif", noise())
     with LargeTiff(path).open(InputFormat()) as image:
-        expected = EvalTransform(None, Normalization())(read_image(path))
+        expected = EvalTransform(InputFormat())(read_image(path))
         torch.testing.assert_close(image.read(7, 31, 40, 65), expected[:, 7:47, 31:96])
 
 

@@ -3,6 +3,7 @@ import colorsys
 import pytest
 import torch
 from torchvision import tv_tensors
+from torchvision.transforms import v2
 from torchvision.transforms.v2.functional import adjust_hue
 
 from flatten_dense.data.transforms import (
@@ -13,7 +14,7 @@ from flatten_dense.data.transforms import (
     SegmentationTrainTransform,
     resized_size,
 )
-from flatten_dense.structures import Normalization
+from flatten_dense.structures import InputFormat, Normalization
 
 PLAIN = Normalization((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
@@ -249,7 +250,7 @@ def test_images_are_normalised_by_the_given_numbers():
     expected = torch.tensor([-0.2, 0.0, 7.0]).view(3, 1, 1)
     trained = geometry_only(crop_size=(1, 1), normalization=normalization)(image, torch.zeros(1, 1).long())[0]
     torch.testing.assert_close(trained, expected)
-    torch.testing.assert_close(EvalTransform(None, normalization)(image), expected)
+    torch.testing.assert_close(EvalTransform(InputFormat(None, normalization))(image), expected)
 
 
 def test_the_order_of_channels_in_memory_does_not_matter():
@@ -261,14 +262,14 @@ def test_the_order_of_channels_in_memory_does_not_matter():
         torch.manual_seed(0)
         results.append(transform(photo, mask))
         assert results[-1][0].is_contiguous()
-        assert EvalTransform((60, 50))(photo).is_contiguous()
+        assert EvalTransform(InputFormat((60, 50)))(photo).is_contiguous()
     torch.testing.assert_close(*results)
 
 
 def test_results_are_plain_tensors():
     image, mask = coordinates(9, 9)
     trained, labels = SegmentationTrainTransform(crop_size=(8, 8))(image, mask)
-    evaluated = EvalTransform()(image)
+    evaluated = EvalTransform(InputFormat((2048, 512)))(image)
     assert {type(trained), type(labels), type(evaluated)} == {torch.Tensor}
     assert (trained.dtype, labels.dtype, evaluated.dtype) == (torch.float32, torch.int64, torch.float32)
 
@@ -288,13 +289,13 @@ def test_the_seed_of_torch_decides_everything():
 @pytest.mark.parametrize(("scale", "expected"), [((40, 20), (20, 27)), (None, (30, 40))])
 def test_evaluation_images_take_the_scale(scale, expected):
     image = torch.full((3, 30, 40), 128, dtype=torch.uint8)
-    assert EvalTransform(scale)(image).shape == (3, *expected)
+    assert EvalTransform(InputFormat(scale))(image).shape == (3, *expected)
 
 
 def test_shrinking_averages_instead_of_skipping_pixels():
     # Of every four pixels, bilinear sampling at a quarter of the size would see the two in the middle.
     stripes = torch.tensor([255, 0, 0, 255], dtype=torch.uint8).repeat(16).view(1, 1, 64).expand(3, 64, 64).contiguous()
-    small = EvalTransform((16, 16), PLAIN)(stripes)
+    small = EvalTransform(InputFormat((16, 16), PLAIN))(stripes)
     assert (small - 0.5).abs().max() < 0.1
 
 
@@ -312,3 +313,20 @@ def test_shrinking_averages_instead_of_skipping_pixels():
 def test_options_out_of_range_are_refused(options, name):
     with pytest.raises(ValueError, match=name):
         SegmentationTrainTransform(**options)
+
+
+@pytest.mark.parametrize("side", [(48, 64), (64, 48), (40, 61)])
+def test_the_short_side_preset_is_torchvisions(side):
+    photo = torch.randint(0, 256, (3, *side), dtype=torch.uint8)
+    expected = v2.functional.center_crop(v2.functional.resize(photo, 36, v2.InterpolationMode.BICUBIC), [28, 28])
+    preset = InputFormat((36, 36), PLAIN, "short_side", (28, 28), "bicubic")
+    torch.testing.assert_close(EvalTransform(preset)(photo), expected / 255)
+
+
+def test_the_squash_preset_does_not_keep_the_aspect_ratio():
+    photo = torch.zeros(3, 40, 80, dtype=torch.uint8)
+    photo[:, :, 40:] = 255
+    squashed = EvalTransform(InputFormat((32, 32), PLAIN, "squash", (28, 28), "bicubic"))(photo)
+    assert squashed.shape == (3, 28, 28)
+    assert squashed[:, :, :10].max() < 0.1  # the edge lies in the middle still
+    assert squashed[:, :, 18:].min() > 0.9

@@ -15,7 +15,7 @@ from flatten_dense.inference import segment_batch
 from flatten_dense.losses import CrossEntropyLoss
 from flatten_dense.metrics.segmentation import SegmentationConfusion
 from flatten_dense.necks import FPN, SimplePyramid
-from flatten_dense.structures import LabelSpace, default_palette
+from flatten_dense.structures import InputFormat, LabelSpace, default_palette
 from flatten_dense.tasks.semantic_segmentation import SemanticSegmentationTask
 
 CAMVID = Path(__file__).parents[3] / "shared/data/camvid_ade"
@@ -51,7 +51,7 @@ COMPOSITIONS = {
 def eight_scenes() -> tuple[torch.Tensor, torch.Tensor]:
     photos = sorted((CAMVID / "images/training").iterdir())[::45][:8]
     masks = [read_mask(CAMVID / "annotations/training" / f"{photo.stem}.png") for photo in photos]
-    normalize = EvalTransform(None)
+    normalize = EvalTransform(InputFormat())
     images = torch.stack([normalize(read_image(photo)) for photo in photos])
     return images, LABELS.from_disk(torch.stack(masks))
 

@@ -15,6 +15,7 @@ from flatten_dense.data.detection.transforms import DetectionTrainTransform
 from flatten_dense.data.transforms import EvalTransform
 from flatten_dense.heads import CascadeMaskRCNNHead, MaskRCNNHead, RetinaNetHead
 from flatten_dense.necks import FPN
+from flatten_dense.structures import InputFormat
 from flatten_dense.tasks.detection import DetectionTask
 
 COCO = Path(__file__).parents[3] / "shared/data/coco_mini"
@@ -74,7 +75,7 @@ def test_a_head_learns_four_photos_by_heart(name):
         torch.nn.utils.clip_grad_norm_(task.parameters(), 1.0)
         optimizer.step()
         schedule.step()
-    evaluation = DetectionDataset(annotations, task.labels, EvalTransform(SCALE), with_masks=masks)
+    evaluation = DetectionDataset(annotations, task.labels, EvalTransform(InputFormat(SCALE)), with_masks=masks)
     task.eval().coco.begin(annotations.to_coco(), task.labels.category_ids)
     for sample in (evaluation[index] for index in range(len(evaluation))):
         with torch.inference_mode():

@@ -146,7 +146,7 @@ class DetectionDataModule(BaseDataModule):
                 f"{first_few(missing)}. Check the folder of the photos, {annotations.image_folder}, or take them out"
             )
         if split != "train":
-            transform = EvalTransform(self.input_format.scale, self.normalization)
+            transform = EvalTransform(self.input_format)
             # A trained model is evaluated without its training data.
             masks = self.with_masks if self.trained_labels is None else self._with_masks(split)
             return DetectionDataset(annotations, self.labels, transform, masks)

@@ -12,7 +12,7 @@ from flatten_dense.data.detection.dataset import DetectionDataset
 from flatten_dense.data.detection.transforms import DetectionTrainTransform
 from flatten_dense.data.images import DataError
 from flatten_dense.data.transforms import EvalTransform
-from flatten_dense.structures import DetectionLabels
+from flatten_dense.structures import DetectionLabels, InputFormat
 
 SHARED = Path(__file__).parents[4] / "shared/data"
 AS_IT_IS = DetectionTrainTransform(scale=(64, 48), flip=0.0)
@@ -52,7 +52,7 @@ def test_masks_only_where_they_are_wanted(coco):
 
 
 def test_an_evaluation_item(coco):
-    item = dataset(coco, EvalTransform((128, 96)), with_masks=True)[0]
+    item = dataset(coco, EvalTransform(InputFormat((128, 96))), with_masks=True)[0]
     assert item["image"].shape == (3, 96, 128)
     assert item["size"] == (48, 64)
     assert item["image_id"] == 10
@@ -63,7 +63,7 @@ def test_an_evaluation_item(coco):
 
 
 def test_training_leaves_photos_out_and_evaluation_none(coco):
-    evaluation = dataset(coco, EvalTransform((64, 48)))
+    evaluation = dataset(coco, EvalTransform(InputFormat((64, 48))))
     assert [item["image_id"] for item in evaluation] == [10, 20, 30, 40]
     training = dataset(coco)
     assert [training[index]["image_id"] for index in range(len(training))] == [10, 20]

@@ -1,18 +1,15 @@
-"""What the floors hand to one another: the meaning of labels, the scale of pixels, padded batches, detections."""
+"""What the classes of a data set are called, and how its files hold them."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-Colour: TypeAlias = tuple[int, int, int]
+from flatten_dense.structures.colours import Colour, unpack_colour
 
 _NUM_VALUES, _NUM_COLOURS = 2**16, 2**24  # a mask file holds at most 16 bits a pixel, or 8 bits a channel
 _OUTSIDE = -1
@@ -200,62 +197,38 @@ class DetectionLabels:
         return cls(tuple(values["class_names"]), palette, tuple(int(number) for number in values["category_ids"]))
 
 
-Labels: TypeAlias = LabelSpace | DetectionLabels
-
-RLE: TypeAlias = dict[str, Any]
-"""A mask as pycocotools encodes it: ``size`` [H, W] and ``counts``, compressed bytes."""
-
-
-class Detections(NamedTuple):
-    """What was found in one image, highest score first.
+@dataclass(frozen=True)
+class ClassLabels:
+    """What the classes of whole images are called; inside the package they are 0..K-1.
 
     Attributes:
-        boxes: float32 ``[N, 4]``, (left, top, right, bottom) in pixels.
-        scores: float32 ``[N]``, 0..1.
-        labels: int64 ``[N]``, class indices.
-        masks: N masks of the image's size; None from a model of boxes alone.
+        class_names: K names, in the order of the class indices.
     """
 
-    boxes: Tensor
-    scores: Tensor
-    labels: Tensor
-    masks: list[RLE] | None = None
+    class_names: tuple[str, ...]
 
-
-class ImageBatch(NamedTuple):
-    """Images of several sizes, padded with zeros at the right and bottom to one.
-
-    Attributes:
-        tensor: ``[B, C, H, W]``.
-        sizes: (h, w) of each image's own part.
-    """
-
-    tensor: Tensor
-    sizes: list[tuple[int, int]]
+    def __post_init__(self) -> None:
+        if len(self.class_names) < 2:
+            raise ValueError(f"classification needs at least 2 classes to tell apart, got {list(self.class_names)}")
+        if len(set(self.class_names)) != len(self.class_names):
+            raise ValueError(f"class names must differ, got {list(self.class_names)}")
 
     @property
-    def padded_size(self) -> tuple[int, int]:
-        """(H, W)."""
-        return self.tensor.shape[-2], self.tensor.shape[-1]
+    def num_classes(self) -> int:
+        """K."""
+        return len(self.class_names)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain types only, fit for a checkpoint read with ``weights_only=True``."""
+        return {"class_names": list(self.class_names)}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> ClassLabels:
+        """The inverse of :meth:`to_dict`."""
+        return cls(tuple(values["class_names"]))
 
 
-def pad_images(images: Sequence[Tensor], multiple: int = 32) -> ImageBatch:
-    """Pad images ``[C, h, w]`` to one size, a multiple of this many pixels, and stack them."""
-    sizes = [(image.shape[-2], image.shape[-1]) for image in images]
-    height, width = (-(-max(sides) // multiple) * multiple for sides in zip(*sizes, strict=True))
-    padded = [F.pad(image, (0, width - w, 0, height - h)) for image, (h, w) in zip(images, sizes, strict=True)]
-    return ImageBatch(torch.stack(padded), sizes)
-
-
-def pack_colour(colour: Colour) -> int:
-    """An 8-bit RGB colour as one number, 0xRRGGBB."""
-    red, green, blue = colour
-    return red << 16 | green << 8 | blue
-
-
-def unpack_colour(value: int) -> Colour:
-    """The inverse of :func:`pack_colour`."""
-    return value >> 16 & 255, value >> 8 & 255, value & 255
+Labels: TypeAlias = LabelSpace | DetectionLabels | ClassLabels
 
 
 @lru_cache(maxsize=4)
@@ -267,92 +240,3 @@ def _lookup_table(pairs: tuple[tuple[int, int], ...], otherwise: int, size: int)
     for value, result in pairs:
         table[value] = result
     return table
-
-
-def default_palette(num_classes: int) -> tuple[Colour, ...]:
-    """Distinct 8-bit RGB colours by spreading the bits of the index over the channels.
-
-    Source: the colour map of the PASCAL VOC development kit, started at index 1 so that no class is black.
-    """
-
-    def colour(index: int) -> Colour:
-        channels = [0, 0, 0]
-        for shift in range(7, -1, -1):
-            for channel in range(3):
-                channels[channel] |= (index >> channel & 1) << shift
-            index >>= 3
-        return channels[0], channels[1], channels[2]
-
-    return tuple(colour(index + 1) for index in range(num_classes))
-
-
-def vivid_palette(num_classes: int) -> tuple[Colour, ...]:
-    """Distinct 8-bit RGB colours, none of them dark, which thin lines on photos need.
-
-    Hues are spread by the golden ratio, at four lightnesses by turns; red is left to what is wrong.
-
-    Source: Björn Ottosson, Oklab; channels out of range are clipped.
-    """
-
-    def colour(index: int) -> Colour:
-        hue = math.radians(50 + 315 * (index * 0.6180339887 % 1))
-        lightness = (0.70, 0.82, 0.60, 0.75)[index % 4]
-        a, b = 0.15 * math.cos(hue), 0.15 * math.sin(hue)
-        long = (lightness + 0.3963377774 * a + 0.2158037573 * b) ** 3
-        medium = (lightness - 0.1055613458 * a - 0.0638541728 * b) ** 3
-        short = (lightness - 0.0894841775 * a - 1.2914855480 * b) ** 3
-        linear = (
-            4.0767416621 * long - 3.3077115913 * medium + 0.2309699292 * short,
-            -1.2684380046 * long + 2.6097574011 * medium - 0.3413193965 * short,
-            -0.0041960863 * long - 0.7034186147 * medium + 1.7076147010 * short,
-        )
-        red, green, blue = (round(255 * min(1.0, max(0.0, channel)) ** (1 / 2.2)) for channel in linear)
-        return red, green, blue
-
-    return tuple(colour(index) for index in range(num_classes))
-
-
-@dataclass(frozen=True)
-class Normalization:
-    """Mean and standard deviation per RGB channel, of pixels scaled to 0..1. The default is ImageNet's."""
-
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
-
-    def undo(self, images: Tensor) -> Tensor:
-        """Bring normalised images ``[..., 3, H, W]`` back to uint8."""
-        mean, std = (torch.tensor(v, device=images.device).view(3, 1, 1) for v in (self.mean, self.std))
-        return ((images * std + mean).clamp(0, 1) * 255).round().to(torch.uint8)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain types only, fit for a checkpoint read with ``weights_only=True``."""
-        return {"mean": list(self.mean), "std": list(self.std)}
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Sequence[float]]) -> Normalization:
-        """The inverse of :meth:`to_dict`."""
-        mean, std = ((float(r), float(g), float(b)) for r, g, b in (values["mean"], values["std"]))
-        return cls(mean, std)
-
-
-@dataclass(frozen=True)
-class InputFormat:
-    """How a photo becomes the input of a model.
-
-    Attributes:
-        scale: (long, short) bounds in pixels that an image is resized to, aspect kept; None keeps its own size.
-        normalization: of the pixels.
-    """
-
-    scale: tuple[int, int] | None = None
-    normalization: Normalization = Normalization()
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain types only, fit for a checkpoint read with ``weights_only=True``."""
-        return {"scale": self.scale and list(self.scale), "normalization": self.normalization.to_dict()}
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> InputFormat:
-        """The inverse of :meth:`to_dict`."""
-        scale = values["scale"]
-        return cls(scale and (int(scale[0]), int(scale[1])), Normalization.from_dict(values["normalization"]))

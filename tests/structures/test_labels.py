@@ -3,15 +3,7 @@ import json
 import pytest
 import torch
 
-from flatten_dense.structures import (
-    InputFormat,
-    LabelSpace,
-    Normalization,
-    default_palette,
-    pack_colour,
-    unpack_colour,
-    vivid_palette,
-)
+from flatten_dense.structures import ClassLabels, LabelSpace, default_palette
 
 
 def space(num_classes: int = 3, **options) -> LabelSpace:
@@ -60,35 +52,6 @@ def test_no_classes():
 def test_too_many_classes_for_a_byte():
     with pytest.raises(ValueError, match="256 classes do not fit below ignore_index=255"):
         space(256)
-
-
-def test_default_palette_has_no_black_and_no_repeat():
-    colours = default_palette(255)
-    assert len(set(colours)) == 255
-    assert (0, 0, 0) not in colours
-
-
-def test_vivid_palette_is_never_dark_and_tells_eighty_classes_apart():
-    colours = torch.tensor(vivid_palette(80)).double()
-    assert (colours @ torch.tensor([0.299, 0.587, 0.114]).double()).min() > 90
-    assert torch.pdist(colours).min() > 10
-
-
-def test_default_palette_starts_as_pascal_voc():
-    assert default_palette(4) == ((128, 0, 0), (0, 128, 0), (128, 128, 0), (0, 0, 128))
-
-
-def test_normalization_is_undone():
-    normalization = Normalization()
-    photo = torch.arange(256, dtype=torch.uint8).view(1, 16, 16).repeat(3, 1, 1)
-    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (normalization.mean, normalization.std))
-    assert torch.equal(normalization.undo((photo / 255 - mean) / std), photo)
-
-
-@pytest.mark.parametrize("scale", [None, (512, 256)])
-def test_input_format_survives_plain_types(scale):
-    given = InputFormat(scale, Normalization((0.5, 0.4, 0.3), (0.1, 0.2, 0.3)))
-    assert InputFormat.from_dict(given.to_dict()) == given
 
 
 def mapped(**options) -> LabelSpace:
@@ -144,11 +107,6 @@ def test_class_indices_and_a_palette_stand_for_colours():
     assert mapped().disk_palette is None
 
 
-def test_packed_colours_read_as_in_html():
-    assert pack_colour((0x12, 0x34, 0x56)) == 0x123456
-    assert unpack_colour(0x123456) == (0x12, 0x34, 0x56)
-
-
 @pytest.mark.parametrize("labels", [mapped(ignore_unmapped=True), coloured()])
 def test_label_maps_survive_plain_types(labels):
     assert LabelSpace.from_dict(json.loads(json.dumps(labels.to_dict()))) == labels
@@ -174,3 +132,14 @@ def test_labels_of_an_older_checkpoint_are_read():
 def test_a_faulty_map_is_refused(options, reason):
     with pytest.raises(ValueError, match=reason):
         space(2, **options)
+
+
+def test_class_labels_survive_plain_types():
+    labels = ClassLabels(("cat", "dog"))
+    assert ClassLabels.from_dict(json.loads(json.dumps(labels.to_dict()))) == labels
+
+
+@pytest.mark.parametrize(("names", "reason"), [(("cat",), "at least 2 classes"), (("cat", "cat"), "must differ")])
+def test_classes_that_cannot_be_told_apart(names, reason):
+    with pytest.raises(ValueError, match=reason):
+        ClassLabels(names)
