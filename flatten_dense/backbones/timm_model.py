@@ -1,16 +1,19 @@
 """A timm model inside a task: built by name for any size of image, frozen on demand."""
 
 import difflib
+from functools import cached_property
 from typing import Any
 
 import timm
+import torch
 from timm.layers.patch_embed import PatchEmbed
 from torch import Tensor, nn
 
-from flatten_dense.backbones.dense_maps import DenseMaps
+from flatten_dense.backbones.depth import Depth, depth_of, pretrained_names
 
 # What lets timm's transformers take images of other sizes than their own; most models take any and know neither word.
 _ANY_SIZE: tuple[dict[str, Any], ...] = ({"dynamic_img_size": True}, {"strict_img_size": False})
+_OF_FEATURES = ("features_only", "out_indices", "dense_maps")
 _SIZE_COMPLAINTS = ("must match", "is invalid for input of size")  # PyTorch's, of sums and reshapes
 
 
@@ -25,6 +28,7 @@ class TimmModel(nn.Module):
 
     Attributes:
         body: the model.
+        resting_parameters: of the stages that are kept as they are.
 
     Raises:
         ValueError: for an unknown name, an argument that the model does not take, or weights that do not exist.
@@ -34,8 +38,9 @@ class TimmModel(nn.Module):
         super().__init__()
         _check_name(name)
         self._name = name
-        self._is_frozen = False
-        arguments = dict(options)
+        self.resting_parameters: list[nn.Parameter] = []
+        self._resting_modules: list[nn.Module] = []
+        self._arguments = arguments = dict(options)
         if drop_path_rate:
             arguments["drop_path_rate"] = drop_path_rate
         try:
@@ -62,27 +67,106 @@ class TimmModel(nn.Module):
                 "and predict at a size that it takes, or choose another backbone"
             ) from error
 
-    def freeze(self) -> None:
-        """Stop training the model: no gradients, no stochastic depth, fixed statistics.
+    @cached_property
+    def depth(self) -> Depth:
+        """Where the parameters of ``body`` lie.
 
-        The LayerNorm that a map of ours gets for dense heads starts fresh, and goes on learning.
+        Raises:
+            ValueError: timm does not say the layers of this model.
         """
-        self._is_frozen = True
-        self._pretrained.requires_grad_(False)
-        self._pretrained.eval()
+        return depth_of(self.body, self._plain)
+
+    def pretrained_names(self) -> list[str]:
+        """Names of the parameters of ``body`` that can come with weights."""
+        return pretrained_names(self.body)
+
+    @property
+    def num_stages(self) -> int:
+        """How many stages there are to freeze; raises as :attr:`depth`."""
+        return self.depth.num_stages
+
+    def freeze(self, stages: int = -1) -> None:
+        """Keep the first stages as they are: no gradients, no stochastic depth, fixed statistics; the others learn.
+
+        A classifier, and a LayerNorm that a map of ours gets for dense heads, start fresh and always learn.
+
+        Args:
+            stages: how many, with the patch embedding; -1 for all.
+
+        Raises:
+            ValueError: the model has fewer stages, or timm does not say which they are.
+        """
+        self.rest(stages)
+        resting = {id(parameter) for parameter in self.resting_parameters}
+        for parameter in self._learnable:
+            parameter.requires_grad_(id(parameter) not in resting)
+
+    def rest(self, stages: int) -> None:
+        """Keep the first stages in evaluation mode; what gets gradients stays as it is.
+
+        Args:
+            stages: as of :meth:`freeze`, and Raises as there.
+        """
+        names = self.pretrained_names()
+        if stages != -1:
+            if not 0 <= stages <= self.num_stages:
+                raise ValueError(
+                    f"freeze.stages must be from 0 to the {self.num_stages} stages of backbone {self._name!r}, or -1 "
+                    f"for all of it, got {stages}"
+                )
+            names = [name for name in names if self.depth.stages[name] < stages]
+        self.resting_parameters = [self.body.get_parameter(name) for name in names]
+        self._resting_modules = resting_modules(self.body, {id(parameter) for parameter in self.resting_parameters})
+        self.train(self.training)
 
     def train(self, mode: bool = True) -> "TimmModel":
         """Set the mode of all that is not frozen."""
         super().train(mode)
-        if self._is_frozen:
-            self._pretrained.eval()
+        for module in self._resting_modules:
+            module.training = False
         return self
 
-    @property
-    def _pretrained(self) -> nn.Module:
-        """All that can come with weights."""
-        body: nn.Module = self.body
-        return body.model if isinstance(body, DenseMaps) else body
+    @cached_property
+    def _learnable(self) -> list[nn.Parameter]:
+        """What freezing may switch: not what a model keeps fixed by itself."""
+        parameters = (self.body.get_parameter(name) for name in self.pretrained_names())
+        return [parameter for parameter in parameters if parameter.requires_grad]
+
+    def _plain(self) -> nn.Module:
+        options = {name: value for name, value in self._arguments.items() if name not in _OF_FEATURES}
+        with torch.device("meta"):
+            return timm.create_model(self._name, **options)
+
+
+def resting_modules(body: nn.Module, resting: set[int]) -> list[nn.Module]:
+    """Modules whose parameters all rest, and those without any that lie between such, as dropout does.
+
+    Args:
+        body: a model whose modules are in the order of their use.
+        resting: ids of its parameters that rest.
+    """
+    found: list[nn.Module] = []
+    between: list[nn.Module] = []
+    previous = False
+
+    def visit(module: nn.Module) -> None:
+        nonlocal previous
+        inside = [id(parameter) in resting for parameter in module.parameters()]
+        if not inside:
+            between.append(module)
+            return
+        if inside[0] and previous:
+            found.extend(between)
+        between.clear()
+        if all(inside):
+            found.extend(module.modules())
+        else:
+            for child in module.children():
+                visit(child)
+        previous = inside[-1]
+
+    visit(body)
+    return [*found, *between] if previous else found
 
 
 def _create(name: str, **arguments: Any) -> nn.Module:  # noqa: ANN401 - timm's

@@ -11,6 +11,7 @@ from flatten_dense.callbacks.evaluation_report import EvaluationReport
 from flatten_dense.callbacks.metrics_file import MetricsFile, weights_hash
 from flatten_dense.callbacks.pictures import CurvePlotter, PredictionPlotter
 from flatten_dense.callbacks.predictions import PredictionWriter
+from flatten_dense.callbacks.unfreezing import GradualUnfreezing
 from flatten_dense.callbacks.worst_images import WorstImages
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "DetectionReport",
     "DetectionWriter",
     "EvaluationReport",
+    "GradualUnfreezing",
     "MetricsFile",
     "PredictionPlotter",
     "PredictionWriter",

@@ -1,7 +1,7 @@
 """What every task shares: injected parts, the optimiser, and checkpoints that can rebuild what they hold."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,10 @@ from torch import Tensor
 from torch.optim import AdamW, Optimizer
 
 from flatten_dense.backbones import TimmModel, load_weights
+from flatten_dense.callbacks import GradualUnfreezing
 from flatten_dense.callbacks.photo_writer import PhotoWriter
 from flatten_dense.data.images import first_few
-from flatten_dense.optim import Schedule, parameter_groups
+from flatten_dense.optim import Freezing, ParameterGroups, Schedule
 from flatten_dense.structures import InputFormat, Labels
 
 CHECKPOINT_KEY = "flatten_dense"
@@ -28,11 +29,11 @@ class BaseTask(LightningModule):
         labels: what the classes are called and how they are written; the CLI takes it from the data.
         input_format: how a photo becomes an input; the CLI takes it from the data, `predict` from the checkpoint.
         optimizer: built as ``optimizer(parameter_groups)``.
-        no_decay: parameters whose name contains one of these are not decayed.
+        groups: which parameters decay, and which learn faster than others.
         schedule: learning rate per step; None keeps it constant.
         weights: what the backbone starts a fit from, as :func:`flatten_dense.backbones.load_weights` takes it; a fit
             that goes on from a checkpoint does not look at it.
-        freeze_backbone: whether the backbone stays as it starts.
+        freeze: which stages of the backbone stay as they start, and until when.
     """
 
     labels_type: type[Labels]
@@ -53,10 +54,10 @@ class BaseTask(LightningModule):
         labels: Labels | None = None,
         input_format: InputFormat | None = None,
         optimizer: Callable[[Iterable[Any]], Optimizer] = AdamW,
-        no_decay: Sequence[str] = (),
+        groups: ParameterGroups = ParameterGroups(),  # noqa: B008 - frozen
         schedule: Schedule | None = None,
         weights: str | None = None,
-        freeze_backbone: bool = False,
+        freeze: Freezing = Freezing(),  # noqa: B008 - frozen
     ) -> None:
         super().__init__()
         if labels is None:
@@ -65,11 +66,14 @@ class BaseTask(LightningModule):
         self.labels = labels
         self.input_format = input_format or InputFormat()
         self._make_optimizer = optimizer
-        self._no_decay = tuple(no_decay)
+        self._groups = groups
         self._schedule = schedule
         self._weights = weights
-        if freeze_backbone:
-            backbone.freeze()
+        self._freezing = freeze
+        if freeze.stages:
+            backbone.freeze(freeze.stages)
+        if freeze.unfreeze_at:
+            freeze.begin(backbone.num_stages)
 
     @abstractmethod
     def evaluation_callbacks(self, run: Path, facts: dict[str, Any]) -> list[Callback]:
@@ -95,7 +99,8 @@ class BaseTask(LightningModule):
             ValueError: as :func:`flatten_dense.backbones.load_weights`.
         """
         if self._weights is not None:
-            rank_zero_info(f"{load_weights(self.backbone, self._weights)}\n")
+            report = load_weights(self.backbone, self._weights, class_names=self.labels.class_names)
+            rank_zero_info(f"{report}\n")
 
     def log_training(self, losses: dict[str, Tensor], batch_size: int) -> None:
         """Log the losses of a step and the learning rate it is taken with."""
@@ -108,11 +113,45 @@ class BaseTask(LightningModule):
 
     def configure_optimizers(self) -> Any:  # noqa: ANN401 - Lightning's own union of eight forms
         """One optimiser, and a schedule that steps with it."""
-        optimizer = self._make_optimizer(parameter_groups(self, no_decay=self._no_decay))
+        names = self.backbone.pretrained_names()
+        below_head = self.backbone.depth.below_head if self._groups.layer_decay != 1 else dict.fromkeys(names, 0)
+        in_task = {f"backbone.body.{name}": layers for name, layers in below_head.items()}
+        optimizer = self._make_optimizer(self._groups(self, in_task, self._batch_scale()))
         if self._schedule is None:
+            for group in optimizer.param_groups:
+                group["lr"] *= group["lr_scale"]
             return optimizer
         scheduler = self._schedule(optimizer, self.trainer.estimated_stepping_batches)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def configure_callbacks(self) -> list[Callback]:
+        """What unfreezes the backbone in the course of a fit."""
+        return [GradualUnfreezing(self.backbone, self._freezing)] if self._freezing.unfreeze_at else []
+
+    def _batch_scale(self) -> float:
+        """What the learning rate is multiplied with for the images of a step."""
+        if self._groups.reference_batch is None:
+            return 1.0
+        self.trainer.fit_loop.setup_data()
+        loader = self.trainer.train_dataloader
+        batch_size = getattr(loader, "batch_size", None) or getattr(
+            getattr(loader, "batch_sampler", None), "batch_size", None
+        )
+        if batch_size is None:
+            raise ValueError(
+                f"groups.reference_batch={self._groups.reference_batch} needs to know the batch size, which the "
+                f"{type(loader).__name__} of the training data does not say: leave it out, and set the learning rate "
+                "for your batches"
+            )
+        processes, accumulated = self.trainer.world_size, self.trainer.accumulate_grad_batches
+        images = batch_size * processes * accumulated
+        scale = self._groups.batch_scale(images)
+        rank_zero_info(
+            f"The learning rate is meant for {self._groups.reference_batch} images a step; a step takes {images} "
+            f"(batch {batch_size} x {processes} processes x {accumulated} accumulated), so it is multiplied by "
+            f"{scale:g}, and so are the rates where the schedule starts and ends."
+        )
+        return scale
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what `test` and `predict` need beside the weights."""

@@ -15,7 +15,8 @@ from flatten_dense.tasks.detection import DetectionTask  # noqa: F401
 from flatten_dense.tasks.semantic_segmentation import SemanticSegmentationTask  # noqa: F401
 
 TRUSTED_PACKAGES = ("flatten_dense",)
-_TRAINING_ONLY = ("optimizer", "no_decay", "schedule", "weights", "loss")
+_OF_OLDER_VERSIONS = ("no_decay", "freeze_backbone")  # now within groups and freeze
+_TRAINING_ONLY = ("optimizer", "groups", "schedule", "weights", "freeze", "loss", *_OF_OLDER_VERSIONS)
 _HELD_BY_LABELS = ("classes", "num_classes", "reduce_zero_label", "ignore_index", "label_map")
 
 

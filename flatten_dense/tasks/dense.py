@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from flatten_dense.backbones import TimmBackbone
-from flatten_dense.optim import Schedule
+from flatten_dense.optim import Freezing, ParameterGroups, Schedule
 from flatten_dense.structures import InputFormat, Labels
 from flatten_dense.tasks.base import BaseTask
 
@@ -21,10 +21,10 @@ class DenseTask(BaseTask):
         labels: as all that follow, of :class:`BaseTask`.
         input_format: as there.
         optimizer: as there.
-        no_decay: as there.
+        groups: as there.
         schedule: as there.
         weights: as there.
-        freeze_backbone: as there.
+        freeze: as there.
     """
 
     backbone: TimmBackbone
@@ -36,12 +36,12 @@ class DenseTask(BaseTask):
         labels: Labels | None = None,
         input_format: InputFormat | None = None,
         optimizer: Callable[[Iterable[Any]], Optimizer] = AdamW,
-        no_decay: Sequence[str] = (),
+        groups: ParameterGroups = ParameterGroups(),  # noqa: B008 - frozen
         schedule: Schedule | None = None,
         weights: str | None = None,
-        freeze_backbone: bool = False,
+        freeze: Freezing = Freezing(),  # noqa: B008 - frozen
     ) -> None:
-        super().__init__(backbone, labels, input_format, optimizer, no_decay, schedule, weights, freeze_backbone)
+        super().__init__(backbone, labels, input_format, optimizer, groups, schedule, weights, freeze)
         self.neck = neck(backbone.channels, backbone.strides) if neck else None
         backbone.leave_out(getattr(self.neck, "start_level", 0))
 

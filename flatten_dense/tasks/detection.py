@@ -15,7 +15,7 @@ from flatten_dense.data.transforms import EvalTransform
 from flatten_dense.heads.detection import DetectionHead
 from flatten_dense.inference.detect import to_original
 from flatten_dense.metrics import CocoDetection, CocoScores, coco_scores_as_dict, describe_coco
-from flatten_dense.optim import Schedule
+from flatten_dense.optim import Freezing, ParameterGroups, Schedule
 from flatten_dense.structures import DetectionLabels, Detections, ImageBatch, InputFormat, pad_images
 from flatten_dense.tasks.dense import DenseTask
 from flatten_dense.tasks.nonfinite import require_finite
@@ -33,10 +33,10 @@ class DetectionTask(DenseTask):
         labels: what the classes are called and numbered; the CLI takes it from the data.
         input_format: how a photo becomes an input; the CLI takes it from the data, `predict` from the checkpoint.
         optimizer: built as ``optimizer(parameter_groups)``.
-        no_decay: parameters whose name contains one of these are not decayed.
+        groups: which parameters decay, and which learn faster than others.
         schedule: learning rate per step; None keeps it constant.
         weights: what the backbone starts a fit from: a file, an https URL, ``hf-hub:OWNER/NAME``, ``timm:NAME``.
-        freeze_backbone: whether the backbone stays as it starts.
+        freeze: which stages of the backbone stay as they start, and until when.
         padding_mask: whether the images of a padded batch are kept apart, so that detections do not depend on what an
             image was batched with; backbones of timm cannot, nor do PVTv2's pooled forms and torchvision's conventions.
 
@@ -57,13 +57,13 @@ class DetectionTask(DenseTask):
         labels: DetectionLabels | None = None,
         input_format: InputFormat | None = None,
         optimizer: Callable[[Iterable[Any]], Optimizer] = AdamW,
-        no_decay: Sequence[str] = (),
+        groups: ParameterGroups = ParameterGroups(),  # noqa: B008 - frozen
         schedule: Schedule | None = None,
         weights: str | None = None,
-        freeze_backbone: bool = False,
+        freeze: Freezing = Freezing(),  # noqa: B008 - frozen
         padding_mask: bool = True,
     ) -> None:
-        super().__init__(backbone, neck, labels, input_format, optimizer, no_decay, schedule, weights, freeze_backbone)
+        super().__init__(backbone, neck, labels, input_format, optimizer, groups, schedule, weights, freeze)
         self.head = head(self.feature_channels, self.feature_strides, self.labels.num_classes)
         rules = self.head.conventions
         self.padding_mask = padding_mask and backbone.keeps_images_apart and not rules.padding_is_image

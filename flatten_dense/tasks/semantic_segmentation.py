@@ -19,7 +19,7 @@ from flatten_dense.inference import Inference, ModesUsed, segment_batch, segment
 from flatten_dense.losses import CrossEntropyLoss, SegmentationLoss
 from flatten_dense.metrics import describe_scores, scores_as_dict
 from flatten_dense.metrics.segmentation import SegmentationConfusion, SegmentationScores
-from flatten_dense.optim import Schedule
+from flatten_dense.optim import Freezing, ParameterGroups, Schedule
 from flatten_dense.structures import InputFormat, LabelSpace
 from flatten_dense.tasks.dense import DenseTask
 
@@ -34,10 +34,10 @@ class SemanticSegmentationTask(DenseTask):
         labels: what the classes are called and how they are written; the CLI takes it from the data.
         input_format: how a photo becomes an input; the CLI takes it from the data, `predict` from the checkpoint.
         optimizer: built as ``optimizer(parameter_groups)``.
-        no_decay: parameters whose name contains one of these are not decayed.
+        groups: which parameters decay, and which learn faster than others.
         schedule: learning rate per step; None keeps it constant.
         weights: what the backbone starts a fit from: a file, an https URL, ``hf-hub:OWNER/NAME``, ``timm:NAME``.
-        freeze_backbone: whether the backbone stays as it starts.
+        freeze: which stages of the backbone stay as they start, and until when.
         loss: of the logits; None is the cross-entropy of the published recipes.
         auxiliary_head: a second head on the same maps, built as ``head``, that only training uses; or None.
         auxiliary_weight: factor of its loss.
@@ -61,17 +61,17 @@ class SemanticSegmentationTask(DenseTask):
         labels: LabelSpace | None = None,
         input_format: InputFormat | None = None,
         optimizer: Callable[[Iterable[Any]], Optimizer] = AdamW,
-        no_decay: Sequence[str] = (),
+        groups: ParameterGroups = ParameterGroups(),  # noqa: B008 - frozen
         schedule: Schedule | None = None,
         weights: str | None = None,
-        freeze_backbone: bool = False,
+        freeze: Freezing = Freezing(),  # noqa: B008 - frozen
         loss: SegmentationLoss | None = None,
         auxiliary_head: Callable[[Sequence[int], Sequence[int], int], SegmentationHead] | None = None,
         auxiliary_weight: float = 0.4,
         inference: Inference = Inference(),  # noqa: B008 - frozen
         protocol: str = "mmseg",
     ) -> None:
-        super().__init__(backbone, neck, labels, input_format, optimizer, no_decay, schedule, weights, freeze_backbone)
+        super().__init__(backbone, neck, labels, input_format, optimizer, groups, schedule, weights, freeze)
         parts = self.feature_channels, self.feature_strides, self.labels.num_classes
         self.head = head(*parts)
         self.auxiliary_head = auxiliary_head(*parts) if auxiliary_head else None

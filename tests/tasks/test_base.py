@@ -5,7 +5,7 @@ import torch
 from lightning import Trainer
 from torch.utils.data import DataLoader
 
-from flatten_dense.optim import PolySchedule
+from flatten_dense.optim import CosineSchedule, Freezing, ParameterGroups, PolySchedule
 from flatten_dense.tasks.base import CHECKPOINT_KEY
 
 
@@ -75,8 +75,8 @@ def test_schedule_steps_with_the_optimizer(make_task):
     assert rates == pytest.approx([0.075, 0.05, 0.025, 0.0])
 
 
-def test_no_decay_reaches_the_optimizer(make_task):
-    task = make_task(no_decay=["norm"], optimizer=partial(torch.optim.AdamW, weight_decay=0.5))
+def test_groups_reach_the_optimizer(make_task):
+    task = make_task(groups=ParameterGroups(("norm",)), optimizer=partial(torch.optim.AdamW, weight_decay=0.5))
     decayed, exempt = task.configure_optimizers().param_groups
     assert (decayed["weight_decay"], exempt["weight_decay"]) == (0.5, 0.0)
     norms = [parameter for name, parameter in task.named_parameters() if "norm" in name]
@@ -119,3 +119,47 @@ def test_weights_for_other_classes_are_refused_by_name(make_task):
     checkpoint["state_dict"] = {}
     with pytest.raises(ValueError, match=r"trained on 5 classes \(class 0, .*the data has 3"):
         make_task().on_load_checkpoint(checkpoint)
+
+
+def test_a_frozen_backbone_stays_out_of_the_optimizer(make_task):
+    task = make_task(freeze=Freezing(-1))
+    (group,) = task.configure_optimizers().param_groups
+    assert {id(parameter) for parameter in group["params"]} == {
+        id(parameter) for part in (task.neck, task.head) for parameter in part.parameters()
+    }
+
+
+def test_rates_fall_by_layer_below_the_head(make_task):
+    task = make_task(
+        groups=ParameterGroups(layer_decay=0.5, head_lr=2), optimizer=partial(torch.optim.SGD, lr=0.1), schedule=None
+    )
+    rates = [group["lr"] for group in task.configure_optimizers().param_groups]
+    # Neck and head, then four blocks and the stem; the micro model's stages hold one block each.
+    assert rates == pytest.approx([0.2, 0.05, 0.025, 0.0125, 0.00625, 0.003125])
+
+
+def test_a_step_is_taken_at_the_rates_of_the_groups(make_task):
+    torch.manual_seed(0)
+    images = next(iter(loader(1)))
+    moves = []
+    for head_lr in (1.0, 3.0):
+        task = make_task(groups=ParameterGroups(head_lr=head_lr), optimizer=partial(torch.optim.SGD, lr=1e-3))
+        before = task.head.classifier.bias.detach().clone()
+        trainer(max_steps=1).fit(task, DataLoader([{key: value[0] for key, value in images.items()}]))
+        moves.append(task.head.classifier.bias.detach() - before)
+    assert torch.allclose(moves[1], 3 * moves[0], rtol=1e-3)
+
+
+def test_the_rate_follows_the_images_of_a_step(make_task, caplog):
+    task = make_task(
+        groups=ParameterGroups(reference_batch=16),
+        optimizer=partial(torch.optim.SGD, lr=0.8),
+        schedule=CosineSchedule(min_lr=0.08, warmup=0.5, warmup_lr=0.0),
+    )
+    rates = []
+    task.on_train_batch_start = lambda *_: rates.append(task.optimizers().param_groups[0]["lr"])
+    with caplog.at_level("INFO"):
+        trainer(max_steps=2, accumulate_grad_batches=2).fit(task, loader(4))
+    # Batches of 2, two of them a step: a quarter of 16.
+    assert rates == pytest.approx([0.0, 0.0, 0.11, 0.11])
+    assert "meant for 16 images a step; a step takes 4 (batch 2 x 1 processes x 2 accumulated)" in caplog.text

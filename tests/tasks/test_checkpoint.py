@@ -42,8 +42,17 @@ def test_a_loaded_task_segments_a_photo(fitted):
 
 def test_recipe_leaves_out_what_only_training_needs(fitted):
     arguments = read_recipe(fitted.best)["model"]["init_args"]
-    assert not {"optimizer", "no_decay", "schedule"} & set(arguments)
+    assert not {"optimizer", "groups", "schedule", "freeze"} & set(arguments)
     assert "pretrained" not in arguments["backbone"]
+
+
+def test_checkpoints_of_older_versions_load(changed):
+    def write_as_before(checkpoint):
+        arguments = checkpoint["flatten_dense"]["recipe"]["model"]["init_args"]
+        del arguments["groups"], arguments["freeze"]
+        arguments.update(no_decay=["norm"], freeze_backbone=True)
+
+    assert not load_task(changed(write_as_before)).training
 
 
 def test_recipe_does_not_ask_for_the_files_that_its_labels_came_from(changed):

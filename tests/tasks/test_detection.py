@@ -11,6 +11,7 @@ from flatten_dense.data.base import collate_lists
 from flatten_dense.data.detection.annotations import DetectionAnnotations
 from flatten_dense.heads import CascadeMaskRCNNHead, MaskRCNNHead, RetinaNetHead
 from flatten_dense.necks import FPN, SimplePyramid
+from flatten_dense.optim import Freezing
 from flatten_dense.tasks.checkpoint import load_task
 
 RETINANET_NECK = partial(FPN, out_channels=16, start_level=1, extra_levels=2, extra="conv_input")
@@ -103,14 +104,14 @@ def test_a_photo_is_detected_without_what_only_training_does(make_detector):
 
 
 def test_a_frozen_backbone_gets_no_gradient_and_the_others_do(make_detector, detection_batch):
-    task = make_detector(freeze_backbone=True)
+    task = make_detector(freeze=Freezing(-1))
     task.losses(detection_batch["image"], detection_batch["target"])["loss"].backward()
     assert not any(parameter.requires_grad for parameter in task.backbone.parameters())
     assert all(parameter.grad is not None for parameter in [*task.neck.parameters(), *task.head.parameters()])
 
 
 def test_a_frozen_backbone_stays_in_evaluation_mode(make_detector):
-    task = make_detector(freeze_backbone=True).train()
+    task = make_detector(freeze=Freezing(-1)).train()
     assert not any(module.training for module in task.backbone.body.model.modules())
     assert task.head.training
 

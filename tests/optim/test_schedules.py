@@ -3,86 +3,12 @@ from typing import Any
 import pytest
 import torch
 from jsonargparse import ArgumentParser
+from timm.scheduler import CosineLRScheduler
 from torch import nn
-from torch.optim import SGD, AdamW
+from torch.optim import SGD
 from torch.optim.lr_scheduler import LRScheduler
 
-from flatten_dense.optim import (
-    IMAGENET_NO_DECAY,
-    SWIN_DENSE_NO_DECAY,
-    PolySchedule,
-    Schedule,
-    StepSchedule,
-    parameter_groups,
-)
-
-
-class Model(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.proj = nn.Linear(3, 4)
-        self.norm1 = nn.LayerNorm(4)
-        self.bn = nn.BatchNorm2d(4)
-        self.positional_encoding = nn.Parameter(torch.zeros(1, 9, 4))
-        self.absolute_pos_embed = nn.Parameter(torch.zeros(1, 9, 4))
-        self.attn = nn.ParameterDict({"relative_position_bias_table": torch.zeros(9, 2), "bias": torch.zeros(2, 2)})
-
-
-def names(model: nn.Module, group: dict[str, Any]) -> set[str]:
-    of = {id(parameter): name for name, parameter in model.named_parameters()}
-    return {of[id(parameter)] for parameter in group["params"]}
-
-
-@pytest.mark.parametrize("exempt_1d", [False, True])
-@pytest.mark.parametrize("no_decay", [(), SWIN_DENSE_NO_DECAY, IMAGENET_NO_DECAY])
-def test_every_parameter_is_in_exactly_one_group(no_decay: tuple[str, ...], exempt_1d: bool) -> None:
-    model = Model()
-    grouped = [id(p) for group in parameter_groups(model, 0.1, no_decay, exempt_1d) for p in group["params"]]
-    assert sorted(grouped) == sorted(id(p) for p in model.parameters())
-
-
-def test_semantic_fpn_rule_decays_everything() -> None:
-    model = Model()
-    (group,) = parameter_groups(model, 1e-4)
-    assert group["weight_decay"] == 1e-4
-    assert names(model, group) == {name for name, _ in model.named_parameters()}
-
-
-def test_swin_rule_exempts_by_name_and_still_decays_biases_and_bn() -> None:
-    model = Model()
-    decayed, exempt = parameter_groups(model, 0.01, SWIN_DENSE_NO_DECAY)
-    assert (decayed["weight_decay"], exempt["weight_decay"]) == (0.01, 0.0)
-    assert names(model, decayed) == {
-        "proj.weight",
-        "proj.bias",
-        "bn.weight",
-        "bn.bias",
-        "attn.bias",
-        "positional_encoding",
-    }
-
-
-def test_imagenet_rule_exempts_vectors_and_tables_but_decays_positional_encodings() -> None:
-    model = Model()
-    decayed, _ = parameter_groups(model, 0.05, IMAGENET_NO_DECAY, exempt_1d=True)
-    assert names(model, decayed) == {"proj.weight", "positional_encoding"}
-
-
-def test_frozen_parameters_are_left_out() -> None:
-    model = Model()
-    model.proj.requires_grad_(False)
-    grouped = [names(model, group) for group in parameter_groups(model, 0.1, exempt_1d=True)]
-    assert not {"proj.weight", "proj.bias"} & set.union(*grouped)
-
-
-def test_wholly_frozen_model_is_refused() -> None:
-    with pytest.raises(ValueError, match="no trainable parameter"):
-        parameter_groups(nn.Linear(2, 2).requires_grad_(False), 0.1)
-
-
-def test_without_a_weight_decay_the_optimisers_own_holds_for_the_decayed_group_only() -> None:
-    optimizer = AdamW(parameter_groups(Model(), no_decay=("norm",)), lr=1e-3, weight_decay=0.3)
-    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.3, 0.0]
+from flatten_dense.optim import CosineSchedule, PolySchedule, Schedule, StepSchedule
 
 
 def optimizer_with(**options: float) -> SGD:
@@ -217,6 +143,8 @@ def test_options_of_the_step_schedule_out_of_range_are_refused_by_name(option: s
     [
         ({"power": 0.9, "warmup_steps": 7}, PolySchedule(0.9, 7)),
         ({"drops_at": [0.5], "warmup_steps": 7}, StepSchedule((0.5,), warmup_steps=7)),
+        ({"warmup": 0.1, "min_lr": 0.0}, CosineSchedule(0.1, min_lr=0.0)),
+        ({"cooldown": 0.1}, CosineSchedule(cooldown=0.1)),
     ],
 )
 def test_the_options_of_a_recipe_tell_which_schedule_is_meant(values: dict[str, Any], expected: Schedule) -> None:
@@ -232,3 +160,53 @@ def test_one_option_of_a_recipes_schedule_is_replaced() -> None:
     recipe = '{"schedule": {"drops_at": [0.5], "warmup_steps": 7}}'
     config = parser.parse_args(["--config", recipe, "--schedule.warmup_steps", "5"])
     assert parser.instantiate(config).schedule == StepSchedule((0.5,), warmup_steps=5)
+
+
+COSINES = [
+    # 300 epochs and 10 of cool-down, 5 of warm-up, of 4 steps each
+    (1240, {"warmup": 5 / 310, "cooldown": 10 / 310}, 1e-3),
+    (1200, {"warmup": 20 / 300, "warmup_lr": 5e-7, "min_lr": 5e-6}, 1e-3),
+    (7, {}, 1e-3),
+]
+
+
+@pytest.mark.parametrize(("total", "options", "lr"), COSINES)
+def test_cosine_takes_every_step_at_the_rate_of_timms_scheduler(
+    total: int, options: dict[str, float], lr: float
+) -> None:
+    ours, timms = (SGD([nn.Parameter(torch.zeros(1))], lr=lr) for _ in range(2))
+    schedule = CosineSchedule(**options)
+    scheduler = CosineLRScheduler(
+        timms,
+        t_initial=round(total * (1 - schedule.cooldown)),
+        lr_min=schedule.min_lr,
+        warmup_t=round(total * schedule.warmup),
+        warmup_lr_init=schedule.warmup_lr,
+        cycle_limit=1,
+        t_in_epochs=False,
+    )
+    expected = []
+    for step in range(total + 1):
+        scheduler.step_update(step)
+        expected.append(timms.param_groups[0]["lr"])
+    assert rates(ours, schedule(ours, total), total) == pytest.approx(expected, rel=1e-12)
+
+
+def test_cosine_scales_the_ends_with_the_rate() -> None:
+    plain, scaled = optimizer_with(), optimizer_with(lr_scale=0.25)
+    schedule = CosineSchedule(warmup=0.2, cooldown=0.1, min_lr=0.01)
+    full, quarter = (rates(optimizer, schedule(optimizer, 10), 10) for optimizer in (plain, scaled))
+    assert quarter == pytest.approx([0.25 * rate for rate in full])
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("warmup", 5.0), ("cooldown", 1.0), ("warmup_lr", -1.0), ("min_lr", -1.0)]
+)
+def test_options_of_the_cosine_out_of_range_are_refused_by_name(option: str, value: float) -> None:
+    with pytest.raises(ValueError, match=option):
+        CosineSchedule(**{option: value})
+
+
+def test_cosine_that_would_rise_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"0\.1 lies below min_lr=0\.5"):
+        CosineSchedule(min_lr=0.5)(optimizer_with(), 10)

@@ -1,73 +1,24 @@
-"""What the optimiser decays, and how the learning rate moves."""
+"""How the learning rate moves."""
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-SWIN_DENSE_NO_DECAY = ("norm", "relative_position_bias_table", "absolute_pos_embed")
-"""Name parts exempt from decay in the Swin family's segmentation and detection recipes; biases stay decayed."""
-
-IMAGENET_NO_DECAY = ("relative_position_bias_table", "absolute_pos_embed")
-"""Name parts exempt from decay in the ImageNet recipes, together with ``exempt_1d=True``."""
-
-
-def parameter_groups(
-    model: nn.Module, weight_decay: float | None = None, no_decay: Sequence[str] = (), exempt_1d: bool = False
-) -> list[dict[str, Any]]:
-    """Split the trainable parameters into those that decay and those that do not.
-
-    The published rules: PVT with Semantic FPN exempts nothing (the defaults); Swin with UPerNet exempts
-    :data:`SWIN_DENSE_NO_DECAY`; ImageNet exempts :data:`IMAGENET_NO_DECAY` with ``exempt_1d``.
-
-    Args:
-        model: whose parameters; frozen ones are left out, shared ones appear once.
-        weight_decay: of the first group; None leaves it to the optimiser.
-        no_decay: parts of names; a parameter whose full name contains one of them does not decay.
-        exempt_1d: whether vectors, scalars and biases do not decay either.
-
-    Returns:
-        Groups for an optimiser, the decayed one first; an empty one is left out.
-
-    Raises:
-        ValueError: if no parameter is trainable.
-
-    Source: ``custom_keys`` of mmcv's optimiser constructor with ``decay_mult=0`` (substring match).
-    """
-    decayed: list[nn.Parameter] = []
-    exempt: list[nn.Parameter] = []
-    for name, parameter in model.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        small = exempt_1d and (parameter.ndim <= 1 or name.endswith(".bias"))
-        is_exempt = small or any(part in name for part in no_decay)
-        (exempt if is_exempt else decayed).append(parameter)
-    if not decayed and not exempt:
-        raise ValueError(
-            f"{type(model).__name__} has no trainable parameter: unfreeze some before building an optimiser"
-        )
-    first: dict[str, Any] = {"params": decayed}
-    if weight_decay is not None:
-        first["weight_decay"] = weight_decay
-    return [group for group in (first, {"params": exempt, "weight_decay": 0.0}) if group["params"]]
-
 
 class _Schedule(ABC):
-    """A learning rate per optimiser step: a curve from 1 downwards, with a linear warm-up multiplied onto it."""
-
-    warmup_steps: int
-    warmup_ratio: float
+    """A learning rate per optimiser step."""
 
     def __call__(self, optimizer: Optimizer, total_steps: float) -> LambdaLR:
         """Build the scheduler, to be stepped once after every optimiser step.
 
         Args:
-            optimizer: its groups' ``lr`` are the base rates.
+            optimizer: its groups' ``lr`` are the base rates; what the schedule makes of them is multiplied by the
+                group's ``lr_scale`` where it has one, as timm does for layer-wise decay and torch's schedulers do not.
             total_steps: optimiser steps of the whole training, infinite where they are not known; from there on the
                 rate stays at its end.
 
@@ -80,6 +31,35 @@ class _Schedule(ABC):
 
     @abstractmethod
     def curve(self, base_lr: float, total_steps: float) -> Callable[[int], float]:
+        """What a base rate is multiplied with at each step."""
+
+    def _factor_of(self, group: dict[str, Any], total_steps: float) -> Callable[[int], float]:
+        # A scheduler built in mid-training finds the base rate in initial_lr, as torch's own schedulers do.
+        curve = self.curve(float(group.get("initial_lr", group["lr"])), total_steps)
+        lr_scale = float(group.get("lr_scale", 1.0))
+        return lambda step: curve(step) * lr_scale
+
+
+class _WarmedUp(_Schedule):
+    """A curve from 1 downwards, with a linear warm-up multiplied onto it."""
+
+    warmup_steps: int
+    warmup_ratio: float
+
+    def curve(self, base_lr: float, total_steps: float) -> Callable[[int], float]:
+        """What a base rate is multiplied with at each step, the warm-up included."""
+        decay = self.decay(base_lr, total_steps)
+
+        def factor(step: int) -> float:
+            value = decay(step)
+            if step < self.warmup_steps:
+                value *= 1 - (1 - step / self.warmup_steps) * (1 - self.warmup_ratio)
+            return value
+
+        return factor
+
+    @abstractmethod
+    def decay(self, base_lr: float, total_steps: float) -> Callable[[int], float]:
         """What a base rate is multiplied with at each step, the warm-up aside."""
 
     def _check_warmup(self) -> None:
@@ -88,26 +68,13 @@ class _Schedule(ABC):
         if not 0 <= self.warmup_ratio <= 1:
             raise ValueError(f"warmup_ratio is a fraction of the learning rate, 0..1, got {self.warmup_ratio}")
 
-    def _factor_of(self, group: dict[str, Any], total_steps: float) -> Callable[[int], float]:
-        # A scheduler built in mid-training finds the base rate in initial_lr, as torch's own schedulers do.
-        curve = self.curve(float(group.get("initial_lr", group["lr"])), total_steps)
-        lr_scale = float(group.get("lr_scale", 1.0))
-
-        def factor(step: int) -> float:
-            value = curve(step)
-            if step < self.warmup_steps:
-                value *= 1 - (1 - step / self.warmup_steps) * (1 - self.warmup_ratio)
-            return value * lr_scale
-
-        return factor
-
 
 @dataclass(frozen=True)
-class PolySchedule(_Schedule):
+class PolySchedule(_WarmedUp):
     """Polynomial decay per optimiser step, with a linear warm-up multiplied onto it.
 
     ``lr = (base - min_lr) * (1 - step / total)^power + min_lr``, during the warm-up times
-    ``1 - (1 - step / warmup_steps) * (1 - warmup_ratio)``, and times the group's ``lr_scale`` where it has one.
+    ``1 - (1 - step / warmup_steps) * (1 - warmup_ratio)``.
 
     Args:
         power: 1 is a straight line.
@@ -115,8 +82,7 @@ class PolySchedule(_Schedule):
         warmup_ratio: fraction of the schedule's value at step 0 of the warm-up.
         min_lr: where the decay ends.
 
-    Source: mmcv's ``PolyLrUpdaterHook`` with ``by_epoch=False`` and ``warmup="linear"``; ``lr_scale`` as in timm's
-    layer-wise decay, which torch's schedulers ignore by themselves.
+    Source: mmcv's ``PolyLrUpdaterHook`` with ``by_epoch=False`` and ``warmup="linear"``.
     """
 
     power: float = 0.9
@@ -131,7 +97,7 @@ class PolySchedule(_Schedule):
             raise ValueError(f"min_lr must not be negative, got {self.min_lr}")
         self._check_warmup()
 
-    def curve(self, base_lr: float, total_steps: float) -> Callable[[int], float]:
+    def decay(self, base_lr: float, total_steps: float) -> Callable[[int], float]:
         """From 1 down to ``min_lr / base_lr``."""
         if base_lr < self.min_lr:
             raise ValueError(f"the learning rate {base_lr} lies below min_lr={self.min_lr}: lower min_lr")
@@ -140,7 +106,7 @@ class PolySchedule(_Schedule):
 
 
 @dataclass(frozen=True)
-class StepSchedule(_Schedule):
+class StepSchedule(_WarmedUp):
     """A learning rate that drops at fixed points of the training, after the warm-up of :class:`PolySchedule`.
 
     Args:
@@ -167,10 +133,61 @@ class StepSchedule(_Schedule):
             raise ValueError(f"factor must be above 0 and at most 1, got {self.factor}")
         self._check_warmup()
 
-    def curve(self, base_lr: float, total_steps: float) -> Callable[[int], float]:
+    def decay(self, base_lr: float, total_steps: float) -> Callable[[int], float]:
         """From 1 down in steps."""
         drops = [round(drop * total_steps) for drop in self.drops_at]
         return lambda step: math.pow(self.factor, sum(step >= drop for drop in drops))
 
 
-Schedule: TypeAlias = PolySchedule | StepSchedule
+@dataclass(frozen=True)
+class CosineSchedule(_Schedule):
+    """Half a cosine from the learning rate to ``min_lr``, the ImageNet recipes' schedule, per optimiser step.
+
+    The warm-up is a straight line from ``warmup_lr`` and covers the cosine's beginning; after the cosine the rate stays
+    at ``min_lr``.
+
+    Args:
+        warmup: share of the training; 5 of 310 epochs are 0.016129.
+        cooldown: share of the training at its end that the cosine leaves to ``min_lr``; 10 of 310 epochs are 0.032258.
+        warmup_lr: where the warm-up starts.
+        min_lr: where the cosine ends.
+
+    Source: ``CosineLRScheduler`` of timm 0.4.12 with ``t_in_epochs=False`` and one cycle.
+    """
+
+    warmup: float = 0.0
+    cooldown: float = 0.0
+    warmup_lr: float = 1e-6
+    min_lr: float = 1e-5
+
+    def __post_init__(self) -> None:
+        for name in ("warmup", "cooldown"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(
+                    f"{name} is a share of the training (5 of 300 epochs are 0.016667), from 0 to below 1, got "
+                    f"{getattr(self, name)}"
+                )
+        for name in ("warmup_lr", "min_lr"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+
+    def curve(self, base_lr: float, total_steps: float) -> Callable[[int], float]:
+        """From ``warmup_lr / base_lr`` to 1 and down to ``min_lr / base_lr``."""
+        if base_lr < max(self.min_lr, self.warmup_lr):
+            raise ValueError(
+                f"the learning rate {base_lr} lies below min_lr={self.min_lr} or warmup_lr={self.warmup_lr}: lower them"
+            )
+        steps = max(1, round(total_steps * (1 - self.cooldown)))
+        warmup_steps = round(total_steps * self.warmup)
+
+        def factor(step: int) -> float:
+            if step < warmup_steps:
+                return (self.warmup_lr + step * (base_lr - self.warmup_lr) / warmup_steps) / base_lr
+            if step >= steps:
+                return self.min_lr / base_lr
+            return (self.min_lr + 0.5 * (base_lr - self.min_lr) * (1 + math.cos(math.pi * step / steps))) / base_lr
+
+        return factor
+
+
+Schedule: TypeAlias = PolySchedule | StepSchedule | CosineSchedule
