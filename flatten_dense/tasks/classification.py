@@ -1,6 +1,6 @@
 """Classification: one class for a whole image."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from flatten_dense.metrics import (
     classification_as_dict,
     describe_classification,
 )
-from flatten_dense.optim import Schedule
+from flatten_dense.optim import Freezing, ParameterGroups, Schedule
 from flatten_dense.structures import ClassLabels, InputFormat
 from flatten_dense.tasks.base import BaseTask
 
@@ -51,10 +51,10 @@ class ClassificationTask(BaseTask):
         labels: what the classes are called; the CLI takes it from the data.
         input_format: how a photo becomes an input; the CLI takes it from the data, `predict` from the checkpoint.
         optimizer: built as ``optimizer(parameter_groups)``.
-        no_decay: parameters whose name contains one of these are not decayed.
+        groups: which parameters decay, and which learn faster than others.
         schedule: learning rate per step; None keeps it constant.
         weights: what the model starts a fit from: a file, an https URL, ``hf-hub:OWNER/NAME``, ``timm:NAME``.
-        freeze_backbone: whether the backbone stays as it starts.
+        freeze: which stages of the backbone stay as they start, and until when.
         mixing: Mixup and CutMix; None for none.
         label_smoothing: share of the target that is spread over all classes.
 
@@ -74,14 +74,14 @@ class ClassificationTask(BaseTask):
         labels: ClassLabels | None = None,
         input_format: InputFormat | None = None,
         optimizer: Callable[[Iterable[Any]], Optimizer] = AdamW,
-        no_decay: Sequence[str] = (),
+        groups: ParameterGroups = ParameterGroups(),  # noqa: B008 - frozen
         schedule: Schedule | None = None,
         weights: str | None = None,
-        freeze_backbone: bool = False,
+        freeze: Freezing = Freezing(),  # noqa: B008 - frozen
         mixing: Mixing | None = Mixing(),
         label_smoothing: float = 0.1,
     ) -> None:
-        super().__init__(backbone, labels, input_format, optimizer, no_decay, schedule, weights, freeze_backbone)
+        super().__init__(backbone, labels, input_format, optimizer, groups, schedule, weights, freeze)
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"--model.label_smoothing must be from 0 to below 1, got {label_smoothing}")
         backbone.set_num_classes(self.labels.num_classes)
