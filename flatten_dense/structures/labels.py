@@ -228,7 +228,8 @@ class ClassLabels:
         return cls(tuple(values["class_names"]))
 
 
-Labels: TypeAlias = LabelSpace | DetectionLabels | ClassLabels
+# The one with the fewest fields first: jsonargparse takes a dictionary for the first class that knows all its keys.
+Labels: TypeAlias = ClassLabels | LabelSpace | DetectionLabels
 
 
 @lru_cache(maxsize=4)
