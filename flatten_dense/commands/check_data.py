@@ -19,6 +19,7 @@ from rich.table import Table
 
 from flatten_dense.commands.recipes import find_recipe
 from flatten_dense.data.ade20k import ADE20KDataModule  # noqa: F401 - so that --data can name it
+from flatten_dense.data.classification import ImageFolderDataModule
 from flatten_dense.data.data_report import CountTable, DataReport, Problem
 from flatten_dense.data.detection import CocoDataModule, VocDataModule, YoloDataModule  # noqa: F401
 from flatten_dense.data.detection.datamodule import DetectionDataModule
@@ -28,6 +29,7 @@ from flatten_dense.data.segmentation import SegmentationDataModule
 _DESCRIPTION = """Read every photo and all annotations of all splits and report all problems in one table. No file is
 changed. Exit status: 0 without errors, 1 with errors, 2 if the command line is wrong. Warnings alone do not fail."""
 _NAMES_CLASS = re.compile(r"--data(\.class_path|\.help)?(=|$)|-h$|--help$")
+_CHECKED = (SegmentationDataModule, DetectionDataModule, ImageFolderDataModule)
 _FILES_SHOWN = 5
 _WIDTH_OF_A_FILE = 140  # columns, where the output is no terminal
 
@@ -45,9 +47,9 @@ def run(args: Sequence[str]) -> int:
     parser = ArgumentParser(prog="flatten-dense check-data", description=_DESCRIPTION, exit_on_error=False)
     parser.add_argument("-c", "--config", action="config", help="a recipe, by name or as a file")
     parser.add_argument("--json", action="store_true", help="print the whole report, with every file, as JSON")
-    parser.add_subclass_arguments((SegmentationDataModule, DetectionDataModule), "data", required=True)
+    parser.add_subclass_arguments(_CHECKED, "data", required=True)
     options = parser.parse_args(_with_data_sections(args))
-    data: SegmentationDataModule | DetectionDataModule = parser.instantiate(options).data
+    data: SegmentationDataModule | DetectionDataModule | ImageFolderDataModule = parser.instantiate(options).data
     if not data.root.is_dir():
         raise ValueError(f"--data.root {data.root}: no such folder")
     if data.num_workers < 0:
@@ -73,8 +75,8 @@ def _with_data_sections(args: Sequence[str]) -> list[str]:
     if not any(_names_class(section) for section in sections) and not any(map(_NAMES_CLASS.match, rest)):
         raise ValueError(
             "how the data are laid out is not said: give --data ADE20KDataModule or FolderPairsDataModule (masks), "
-            "CocoDataModule, VocDataModule or YoloDataModule (boxes), a class of your own, or a recipe (-c), which "
-            "says it"
+            "CocoDataModule, VocDataModule or YoloDataModule (boxes), ImageFolderDataModule (classes), a class of your "
+            "own, or a recipe (-c), which says it"
         )
     return [word for section in sections for word in ("--config", json.dumps({"data": section}))] + rest
 

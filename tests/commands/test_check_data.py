@@ -174,3 +174,19 @@ def test_help_says_what_the_status_means(capsys):
     printed = " ".join(capsys.readouterr().out.split())
     assert "Exit status: 0 without errors, 1 with errors" in printed
     assert "Warnings alone do not fail" in printed
+
+
+def test_photos_with_a_class_each_are_checked_alike(tmp_path, capsys):
+    for seed, place in enumerate(("train/cat", "train/dog", "val/cat", "val/dog")):
+        folder = tmp_path / place
+        folder.mkdir(parents=True)
+        noise = np.random.default_rng(seed).integers(0, 256, (60, 60, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(folder / "photo.png")
+    options = ["--data", "ImageFolderDataModule", "--data.root", tmp_path]
+    status, out, _ = run(capsys, *options)
+    assert status == 0
+    assert f"{tmp_path}: 0 error(s), 0 warning(s) in 4 photos" in out
+    (tmp_path / "val/dog/photo.png").write_bytes(b"")
+    status, out, _ = run(capsys, *options, "--json")
+    assert status == 1
+    assert json.loads(out)["problems"][0]["kind"] == "unreadable"

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from torch.utils.data import Dataset
 
 from flatten_dense.data.base import Split
+from flatten_dense.data.classification.checks import FolderReading, check_classification
+from flatten_dense.data.classification.classification_report import ClassificationReport
 from flatten_dense.data.classification.datamodule import (
     IMAGENET_EVALUATION,
     ClassificationDataModule,
@@ -105,6 +107,28 @@ class ImageFolderDataModule(ClassificationDataModule):
         transform = self.transform(split)
         return ImageFolderDataset(self._split_root(split), self.labels, transform)
 
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(height, width) of training images."""
+        return self.augmentation.size
+
+    def inspect_split(self, split: Split) -> FolderReading:
+        """List the files of a split, also those that are not where they should be.
+
+        Raises:
+            DataError: if there is no folder of a class.
+        """
+        root = self._split_root(split)
+        files = {name: files_below(root / name) for name in class_folders(root)}
+        photos = {name: [path for path in own if _is_image(path.name)] for name, own in files.items()}
+        others = [path for own in files.values() for path in own if not _is_image(path.name)]
+        beside = [path for path in root.iterdir() if path.is_file() and not path.name.startswith(".")]
+        return FolderReading(root, photos, others, sorted(path for path in beside if _is_image(path.name)))
+
+    def check(self, progress: Callable[[int, int], object] = lambda done, total: None) -> ClassificationReport:
+        """Read all photos, as :func:`flatten_dense.data.classification.checks.check_classification`."""
+        return check_classification(self, progress)
+
     def _split_root(self, split: Split) -> Path:
         return self.root / self.folders[split]
 
@@ -137,10 +161,17 @@ def class_folders(root: Path) -> list[str]:
 
 def photos_below(folder: Path) -> Sequence[Path]:
     """The images in a folder and the folders in it, sorted by path, without hidden ones."""
+    return [path for path in files_below(folder) if _is_image(path.name)]
+
+
+def files_below(folder: Path) -> list[Path]:
+    """The files in a folder and the folders in it, sorted by path, without hidden ones."""
     found = []
     for parent, folders, files in os.walk(folder, followlinks=True):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in files:
-            if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith("."):
-                found.append(Path(parent, name))
+        found += [Path(parent, name) for name in files if not name.startswith(".")]
     return sorted(found)
+
+
+def _is_image(name: str) -> bool:
+    return name.lower().endswith(IMAGE_SUFFIXES)
