@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from timm.models._features import FeatureGetterNet, FeatureHookNet
@@ -28,7 +29,7 @@ class Depth:
     below_head: dict[str, int]
     stages: dict[str, int]
 
-    @property
+    @cached_property
     def num_stages(self) -> int:
         """How many stages there are."""
         return max(self.stages.values()) + 1

@@ -53,13 +53,18 @@ class GradualUnfreezing(Callback):
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Drop the gradients that several processes had to exchange; there is then no step, and no decay."""
-        if trainer.world_size > 1:
+        if self.exchanges_gradients(trainer):
             for parameter in self.backbone.resting_parameters:
                 parameter.grad = None
 
+    @staticmethod
+    def exchanges_gradients(trainer: Trainer) -> bool:
+        """Whether the gradients of parameters that learn later are needed from the first step on."""
+        return trainer.world_size > 1
+
     def _freeze(self, trainer: Trainer) -> None:
         self._frozen = self.freezing.at(trainer.global_step, self._total, self.backbone.num_stages)
-        if trainer.world_size > 1:
+        if self.exchanges_gradients(trainer):
             self.backbone.rest(self._frozen)
         else:
             self.backbone.freeze(self._frozen)

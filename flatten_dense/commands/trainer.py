@@ -257,6 +257,7 @@ def _silence() -> None:
     warnings.filterwarnings("ignore", ".*LeafSpec.*")  # Lightning's own use of torch
     warnings.filterwarnings("ignore", ".*exists and is not empty.*")  # a resume writes where its run is
     warnings.filterwarnings("ignore", ".*recommended to use .*sync_dist=True.*")  # scores are the same in every process
+    warnings.filterwarnings("ignore", ".*in eval mode at the start of training.*")  # frozen stages are meant to be
     warnings.filterwarnings("ignore", ".*callbacks used to create the checkpoint.*")  # a test needs none of a fit's
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_without_advertising)
 
