@@ -28,6 +28,7 @@ class TimmModel(nn.Module):
 
     Attributes:
         body: the model.
+        is_pretrained: whether it started from timm's weights.
         resting_parameters: of the stages that are kept as they are.
 
     Raises:
@@ -38,6 +39,7 @@ class TimmModel(nn.Module):
         super().__init__()
         _check_name(name)
         self._name = name
+        self.is_pretrained = pretrained
         self.resting_parameters: list[nn.Parameter] = []
         self._resting_modules: list[nn.Module] = []
         self._arguments = arguments = dict(options)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning import Callback, LightningModule
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 from torch.optim import AdamW, Optimizer
 
@@ -92,15 +92,35 @@ class BaseTask(LightningModule):
     def describe_metrics(self, metrics: dict[str, Any]) -> str:
         """The content of metrics.json as a table for the terminal."""
 
+    def setup(self, stage: str) -> None:
+        """Give the backbone its weights here, if the strategy deals them out among processes before a fit starts."""
+        if stage == "fit" and self.trainer.strategy.restore_checkpoint_after_setup:
+            self._load_weights()
+
     def on_fit_start(self) -> None:
         """Give the backbone its weights, before the first step.
 
         Raises:
             ValueError: as :func:`flatten_dense.backbones.load_weights`.
         """
+        self._load_weights()
+
+    def _load_weights(self) -> None:
+        resting = {id(parameter) for parameter in self.backbone.resting_parameters}
+        names = [name for name, parameter in self.backbone.body.named_parameters() if id(parameter) in resting]
         if self._weights is not None:
             report = load_weights(self.backbone, self._weights, class_names=self.labels.class_names)
             rank_zero_info(f"{report}\n")
+            self._weights = None
+            fresh = tuple(row.name for row in report.of_kind("re-initialised"))
+            names = [name for name in names if name.endswith(fresh)]
+        elif self.backbone.is_pretrained or self.trainer.ckpt_path:
+            return
+        if names:
+            rank_zero_warn(
+                f"freeze.stages={self._freezing.stages} keeps {len(names)} tensors at random numbers, such as "
+                f"{names[0]}: start from --model.weights that have them, or let their stages learn"
+            )
 
     def log_training(self, losses: dict[str, Tensor], batch_size: int) -> None:
         """Log the losses of a step and the learning rate it is taken with."""
