@@ -10,6 +10,8 @@ import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler, default_collate
 
+from flatten_dense.data.sampler import EpochSampler
+from flatten_dense.data.seeded import SeededDataset
 from flatten_dense.structures import InputFormat, Labels, Normalization
 
 Split = Literal["train", "val", "test"]
@@ -52,7 +54,8 @@ class BaseDataModule(LightningDataModule, ABC):
     """Loaders over the data sets that a subclass makes in :meth:`make_dataset`.
 
     Training batches are shuffled and stacked, evaluation batches are lists. An incomplete last training batch is left
-    out, unless the whole set is smaller than a batch: then the set is the batch.
+    out, unless the whole set is smaller than a batch: then the set is the batch. What is in a training batch follows
+    from the run's seed alone, however many workers load it; a resumed run goes on with the batch after the last.
 
     The constructor reads and checks nothing: inside it, jsonargparse would bury our message in its own. A subclass has
     an argument ``labels``, those of its task or None, in which `validate` and `test` hand over those of the checkpoint.
@@ -99,6 +102,17 @@ class BaseDataModule(LightningDataModule, ABC):
         """How many processes share the work, and which of them this is."""
         return (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
 
+    @property
+    def position(self) -> tuple[int, int]:
+        """The epoch that training goes on with, and its first batch that has not been learnt from: (0, 0) at first."""
+        if self.trainer is None:
+            return 0, 0
+        loop = self.trainer.fit_loop
+        epochs, batches = loop.epoch_progress.current, loop.epoch_loop.batch_progress
+        if not loop.restarting or batches.is_last_batch:
+            return epochs.ready, 0
+        return max(0, epochs.ready - 1), batches.current.processed  # type: ignore[attr-defined]
+
     @abstractmethod
     def make_labels(self) -> Labels:
         """Find out the classes from the folder and the options; raises as :attr:`labels` does."""
@@ -125,48 +139,51 @@ class BaseDataModule(LightningDataModule, ABC):
                 self.datasets[split] = self.make_dataset(split)
 
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
-        """Shuffled batches ``{"image": [B, 3, h, w], "mask": [B, h, w], "path": B names}``."""
-        dataset = self.datasets["train"]
-        processes, _ = self.processes
-        has_full_batch = len(dataset) >= self.batch_size * processes  # type: ignore[arg-type]
-        return self._loader(dataset, self.batch_size, self.collate_train, shuffle=True, drop_last=has_full_batch)
+        """Shuffled batches, such as ``{"image": [B, 3, h, w], "mask": [B, h, w], "path": B names}``."""
+        dataset = SeededDataset(self.datasets["train"])
+        return self._loader(dataset, self.batch_size, self.collate_train, self.train_sampler())
+
+    def train_sampler(self) -> EpochSampler:
+        """What training batches are made of, from :attr:`position` on."""
+        return EpochSampler(len(self.datasets["train"]), self.batch_size, *self.processes, self.position)  # type: ignore[arg-type]
 
     def val_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Batches of lists, in the order of the file names."""
-        return self._loader(self.datasets["val"], self.eval_batch_size, self.collate_eval)
+        return self._evaluation_loader("val")
 
     def test_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Batches of lists, in the order of the file names."""
-        return self._loader(self.datasets["test"], self.eval_batch_size, self.collate_eval)
+        return self._evaluation_loader("test")
+
+    def _evaluation_loader(self, split: Split) -> DataLoader[dict[str, Any]]:
+        dataset = self.datasets[split]
+        processes, rank = self.processes
+        num_images: int = len(dataset)  # type: ignore[arg-type]
+        if num_images < processes:
+            raise ValueError(
+                f"--trainer.devices: {processes} processes cannot share {num_images} image(s); use at most {num_images}"
+            )
+        # Lightning would repeat samples until all processes have as many.
+        sampler = UnrepeatedSampler(dataset, processes, rank) if processes > 1 else None
+        return self._loader(dataset, self.eval_batch_size, self.collate_eval, sampler)
 
     def _loader(
         self,
         dataset: Dataset[dict[str, Any]],
         batch_size: int,
         collate: Callable[[list[dict[str, Any]]], dict[str, Any]],
-        shuffle: bool = False,
-        drop_last: bool = False,
-        sampler: Sampler[int] | None = None,
+        sampler: Sampler[Any] | None,
     ) -> DataLoader[dict[str, Any]]:
-        processes, rank = self.processes
-        num_images: int = len(dataset)  # type: ignore[arg-type]
-        if not shuffle and num_images < processes:
-            raise ValueError(
-                f"--trainer.devices: {processes} processes cannot share {num_images} image(s); use at most {num_images}"
-            )
-        # Lightning deals out shuffled sets by itself, but would repeat samples until all processes have as many.
-        if sampler is None and not shuffle and processes > 1:
-            sampler = UnrepeatedSampler(dataset, processes, rank)
         return DataLoader(
             dataset,
             batch_size=batch_size,
-            shuffle=shuffle,
             sampler=sampler,
-            drop_last=drop_last,
             num_workers=self.num_workers,
             collate_fn=collate,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=self.num_workers > 0,
+            # Else every pass over the data, validations too, would draw from the random numbers of training.
+            generator=torch.Generator(),
         )
 
 

@@ -1,9 +1,12 @@
 """Toy data sets in the layouts of well-known ones, in this test's own folder."""
 
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from lightning.pytorch.loops.progress import _BatchProgress, _ProcessedTracker, _Progress
 from PIL import Image
 
 
@@ -69,3 +72,21 @@ def camvid(tmp_path: Path) -> Path:
     (tmp_path / "label_colors.txt").write_text("64 0 128\tCar\n64 128 192\tSUVPickupTruck\n0 0 0\t\tVoid\n")
     (tmp_path / "merged.txt").write_text("64 0 128\tCar\n64 128 192\tCar\n0 0 0\t\tignore\n")
     return tmp_path
+
+
+@pytest.fixture
+def make_trainer() -> Callable[..., SimpleNamespace]:
+    """What a data module asks its trainer for, as it is after so many epochs begun and batches learnt from."""
+
+    def make(processes=1, rank=0, restarting=False, epochs=0, batches=0, last=False) -> SimpleNamespace:
+        started = _ProcessedTracker(ready=epochs, started=epochs, processed=epochs - 1, completed=epochs - 1)
+        done = _ProcessedTracker(ready=batches, started=batches, processed=batches, completed=batches - 1)
+        batch_progress = _BatchProgress(current=done, is_last_batch=last)
+        loop = SimpleNamespace(
+            restarting=restarting,
+            epoch_progress=_Progress(current=started),
+            epoch_loop=SimpleNamespace(batch_progress=batch_progress),
+        )
+        return SimpleNamespace(world_size=processes, global_rank=rank, fit_loop=loop)
+
+    return make

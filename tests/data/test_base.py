@@ -1,5 +1,3 @@
-from types import SimpleNamespace
-
 import pytest
 import torch
 from torch.utils.data import Dataset
@@ -47,12 +45,14 @@ def indices(loader):
     return [int(image[0, 0, 0]) for batch in loader for image in batch["image"]]
 
 
-def test_training_batches_are_stacked_shuffled_and_full():
+def test_training_batches_are_stacked_shuffled_and_full(monkeypatch):
     batches = list(ready().train_dataloader())
     assert [batch["image"].shape for batch in batches] == [(4, 3, 2, 2)] * 2
     assert isinstance(batches[0]["path"], list)
-    torch.manual_seed(0)
-    orders = [indices(ready(batch_size=5).train_dataloader()) for _ in range(2)]
+    orders = []
+    for seed in "01":
+        monkeypatch.setenv("PL_GLOBAL_SEED", seed)
+        orders.append(indices(ready(batch_size=5).train_dataloader()))
     assert sorted(orders[0]) == list(range(10))
     assert orders[0] != orders[1]
     assert orders[0] != sorted(orders[0])
@@ -65,13 +65,6 @@ def test_paths_stay_with_their_images():
 
 def test_set_smaller_than_a_batch_is_one_batch():
     assert sorted(indices(ready(length=3).train_dataloader())) == [0, 1, 2]
-
-
-@pytest.mark.parametrize(("processes", "full"), [(2, True), (3, False)])
-def test_incomplete_batches_stay_when_a_process_has_no_full_one(processes, full):
-    data = ready(length=10, batch_size=4)
-    data.trainer = SimpleNamespace(world_size=processes, global_rank=0)
-    assert data.train_dataloader().drop_last is full
 
 
 @pytest.mark.parametrize("loader", ["val_dataloader", "test_dataloader"])
@@ -123,16 +116,70 @@ def test_numbers_out_of_range_are_refused(option):
         data.setup("fit")
 
 
-def test_workers_draw_different_numbers_and_a_seed_repeats_them():
-    def draw(seed):
-        torch.manual_seed(seed)
-        batches = ready(length=8, batch_size=1, num_workers=2).train_dataloader()
-        return [float(batch["random"]) for batch in batches]
+def drawn(**options):
+    return [
+        float(number)
+        for batch in ready(length=8, batch_size=2, **options).train_dataloader()
+        for number in batch["random"]
+    ]
 
-    first = draw(1)
+
+def test_samples_draw_different_numbers_and_the_seed_of_the_run_repeats_them(monkeypatch):
+    first = drawn()
     assert len(set(first)) == 8
-    assert draw(1) == first
-    assert draw(2) != first
+    torch.manual_seed(5)
+    assert drawn() == first
+    monkeypatch.setenv("PL_GLOBAL_SEED", "1")
+    assert set(drawn()).isdisjoint(first)
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+@pytest.mark.parametrize("workers", [1, 3])
+def test_samples_do_not_depend_on_the_number_of_workers(workers):
+    assert drawn(num_workers=workers) == drawn(num_workers=0)
+
+
+def test_loading_draws_nothing_from_the_random_numbers_of_training():
+    state = torch.get_rng_state()
+    list(ready().train_dataloader())
+    iter(ready().val_dataloader())
+    assert (torch.get_rng_state() == state).all()
+
+
+def test_every_process_loads_its_own_share(make_trainer):
+    data = ready(batch_size=2)
+    shares = []
+    for rank in range(2):
+        data.trainer = make_trainer(processes=2, rank=rank)
+        shares.append(indices(data.train_dataloader()))
+    assert [len(share) for share in shares] == [4, 4]
+    assert len({*shares[0], *shares[1]}) == 8
+
+
+@pytest.mark.parametrize(
+    ("progress", "expected"),
+    [
+        ({}, (0, 0)),
+        ({"epochs": 3, "batches": 5, "restarting": True}, (2, 5)),
+        ({"epochs": 3, "batches": 5, "restarting": True, "last": True}, (3, 0)),
+        ({"epochs": 3, "batches": 5}, (3, 0)),
+    ],
+    ids=["at the start", "within an epoch", "after its last batch", "after its end"],
+)
+def test_position_is_the_first_batch_that_was_not_learnt_from(make_trainer, progress, expected):
+    data = ready()
+    data.trainer = make_trainer(**progress)
+    assert data.position == expected
+
+
+def test_a_resumed_run_loads_what_is_left_of_its_epoch(make_trainer):
+    data = ready(batch_size=2)
+    data.trainer = make_trainer(restarting=True, epochs=2)
+    whole = indices(data.train_dataloader())
+    data.trainer = make_trainer(restarting=True, epochs=2, batches=3)
+    loader = data.train_dataloader()
+    assert indices(loader) == whole[6:]
+    assert len(loader) == 5
 
 
 @pytest.mark.parametrize("processes", [1, 2, 3])
@@ -142,8 +189,8 @@ def test_processes_share_an_evaluation_set_without_repeating(processes):
     assert [len(list(sampler)) for sampler in samplers] == [len(sampler) for sampler in samplers]
 
 
-def test_fewer_images_than_processes_are_refused():
+def test_fewer_images_than_processes_are_refused(make_trainer):
     data = ready(length=1)
-    data.trainer = SimpleNamespace(world_size=2, global_rank=1)
+    data.trainer = make_trainer(processes=2, rank=1)
     with pytest.raises(ValueError, match=r"--trainer.devices: 2 processes cannot share 1 image"):
         data.val_dataloader()

@@ -7,8 +7,6 @@ from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 
-from torch.utils.data import DataLoader
-
 from flatten_dense.data.base import BaseDataModule, Split, collate_lists
 from flatten_dense.data.detection.annotations import DetectionAnnotations
 from flatten_dense.data.detection.checks import check_detection
@@ -53,6 +51,7 @@ class DetectionDataModule(BaseDataModule):
     root: Path
 
     labels_type = DetectionLabels
+    collate_train = staticmethod(collate_lists)
 
     def __init__(
         self,
@@ -157,12 +156,11 @@ class DetectionDataModule(BaseDataModule):
             annotations, self.labels, self._train_transform(), self.with_masks, self.keep_empty, self.copy_paste
         )
 
-    def train_dataloader(self) -> DataLoader[dict[str, object]]:
-        """Batches of lists, shuffled, of photos that are alike in being landscape or not."""
+    def train_sampler(self) -> AspectRatioSampler:
+        """Photos that are alike in being landscape or not come together."""
         dataset = self.datasets["train"]
         assert isinstance(dataset, DetectionDataset)
-        sampler = AspectRatioSampler(dataset.sizes, self.batch_size, *self.processes)
-        return self._loader(dataset, self.batch_size, collate_lists, sampler=sampler)
+        return AspectRatioSampler(dataset.sizes, self.batch_size, *self.processes, self.position)
 
     def _train_transform(self) -> DetectionTrainTransform:
         return DetectionTrainTransform(

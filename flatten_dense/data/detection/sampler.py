@@ -2,59 +2,51 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
-from torch.utils.data import DistributedSampler
+from torch import Tensor
+
+from flatten_dense.data.sampler import EpochSampler
 
 
-class AspectRatioSampler(DistributedSampler[int]):
-    """Puts landscape photos, and others, in one batch each, so that little is padded; shuffled anew in every epoch.
+class AspectRatioSampler(EpochSampler):
+    """Puts landscape photos, and others, in one batch each, so that little is padded.
 
-    It hands out single indices, of which a loader with the same ``batch_size`` makes the batches. What is over of both
-    kinds comes together. All processes get as many batches, all of them full, and no photo comes twice in an epoch; a
-    few are left out, other ones each time. Is there no full batch for each process, then each gets one smaller batch.
-
-    As a DistributedSampler it is left in its place by Lightning, which also tells it the epoch, with one process too.
+    What is over of both kinds comes together. A batch here is that of all processes: they wait for each other, so it
+    is as well that all of them have the same kind.
 
     Args:
         sizes: (height, width) of each photo.
         batch_size: of one process.
         processes: their number.
         rank: of this process.
+        start: epoch and batch that the first iteration begins with.
 
     Raises:
         ValueError: if there are fewer photos than processes.
     """
 
-    def __init__(self, sizes: Sequence[tuple[int, int]], batch_size: int, processes: int = 1, rank: int = 0) -> None:
-        if len(sizes) < processes:
-            raise ValueError(
-                f"--trainer.devices: {processes} processes cannot share {len(sizes)} training image(s); use at most "
-                f"{len(sizes)}"
-            )
-        # The seed that Lightning gives its own samplers: it must be the same in all processes.
-        seed = int(os.environ.get("PL_GLOBAL_SEED", 0))
-        super().__init__(range(len(sizes)), processes, rank, seed=seed)  # type: ignore[arg-type]
-        self.batch_size = min(batch_size, len(sizes) // processes)
-        self.num_batches = len(sizes) // self.batch_size // processes
+    def __init__(
+        self,
+        sizes: Sequence[tuple[int, int]],
+        batch_size: int,
+        processes: int = 1,
+        rank: int = 0,
+        start: tuple[int, int] = (0, 0),
+    ) -> None:
+        super().__init__(len(sizes), batch_size, processes, rank, start)
         self._is_landscape = torch.tensor([width > height for height, width in sizes])
 
-    def __iter__(self) -> Iterator[int]:
-        generator = torch.Generator().manual_seed(self.seed + self.epoch)
-        order = torch.randperm(len(self._is_landscape), generator=generator)
+    def order(self, generator: torch.Generator) -> Tensor:
+        """Indices in batches of one kind each, and in random order all the same."""
+        together = self.batch_size * self.num_replicas
+        order = super().order(generator)
         is_landscape = self._is_landscape[order]
         groups = [order[is_landscape], order[~is_landscape]]
-        full = [len(group) // self.batch_size * self.batch_size for group in groups]
+        full = [len(group) // together * together for group in groups]
         alike = torch.cat([group[:end] for group, end in zip(groups, full, strict=True)])
         rest = torch.cat([group[end:] for group, end in zip(groups, full, strict=True)])
         rest = rest[torch.randperm(len(rest), generator=generator)]
-        together = torch.cat([alike, rest])
-        batches = together[: len(together) // self.batch_size * self.batch_size].view(-1, self.batch_size)
-        batches = batches[torch.randperm(len(batches), generator=generator)]
-        own = batches[self.rank : self.num_batches * self.num_replicas : self.num_replicas]
-        return iter(own.flatten().tolist())
-
-    def __len__(self) -> int:
-        return self.num_batches * self.batch_size
+        batches = torch.cat([alike, rest])[: self.num_batches * together].view(-1, together)
+        return batches[torch.randperm(len(batches), generator=generator)].flatten()

@@ -1,7 +1,6 @@
 import inspect
 import json
 import os
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -124,11 +123,11 @@ def test_objects_are_pasted_when_asked_for(coco):
     assert max(numbers) > 0
 
 
-def test_two_processes_share_the_training_photos(coco):
+def test_two_processes_share_the_training_photos(coco, make_trainer):
     seen = []
     for rank in range(2):
         data = make(coco, batch_size=1)
         data.setup("fit")
-        data.trainer = SimpleNamespace(world_size=2, global_rank=rank)
+        data.trainer = make_trainer(processes=2, rank=rank)
         seen += [samples["image_id"] for samples in data.train_dataloader()]
     assert sorted(seen) == [[10], [20]]
