@@ -7,14 +7,18 @@ from flatten_dense.callbacks.classification_writer import ClassificationWriter
 from flatten_dense.callbacks.detection_pictures import DetectionPlotter
 from flatten_dense.callbacks.detection_report import DetectionReport
 from flatten_dense.callbacks.detection_writer import DetectionWriter
+from flatten_dense.callbacks.ema import EMA
 from flatten_dense.callbacks.evaluation_report import EvaluationReport
+from flatten_dense.callbacks.last_checkpoint import LastCheckpoint
 from flatten_dense.callbacks.metrics_file import MetricsFile, weights_hash
 from flatten_dense.callbacks.pictures import CurvePlotter, PredictionPlotter
 from flatten_dense.callbacks.predictions import PredictionWriter
+from flatten_dense.callbacks.random_states import RandomStates
 from flatten_dense.callbacks.unfreezing import GradualUnfreezing
 from flatten_dense.callbacks.worst_images import WorstImages
 
 __all__ = [
+    "EMA",
     "BestEvaluation",
     "ClassificationPlotter",
     "ClassificationReport",
@@ -25,9 +29,11 @@ __all__ = [
     "DetectionWriter",
     "EvaluationReport",
     "GradualUnfreezing",
+    "LastCheckpoint",
     "MetricsFile",
     "PredictionPlotter",
     "PredictionWriter",
+    "RandomStates",
     "WorstImages",
     "weights_hash",
 ]

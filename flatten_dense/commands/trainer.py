@@ -17,7 +17,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import cuda
 
 from flatten_dense import heads, losses, necks  # noqa: F401 - so that recipes can name their classes
-from flatten_dense.callbacks import BestEvaluation, CurvePlotter
+from flatten_dense.callbacks import BestEvaluation, CurvePlotter, LastCheckpoint, RandomStates
 from flatten_dense.commands.configuration import with_recipes
 from flatten_dense.commands.runs import new_run, run_of, save_config
 from flatten_dense.data import classification, detection  # noqa: F401 - so that --data can name its data modules
@@ -144,7 +144,8 @@ class TrainerCLI(LightningCLI):
             rank_zero_info("sync_batchnorm needs GPUs: on the CPU this run uses plain BatchNorm, each process its own")
         for name, ours in (("callbacks", callbacks), ("plugins", [AtomicCheckpointIO()])):
             chosen = trainer_config.get(name) or []
-            trainer_config[name] = [*(chosen if isinstance(chosen, list) else [chosen]), *ours]
+            # Theirs come last, so that ours see the weights which EMA has put in place.
+            trainer_config[name] = [*ours, *(chosen if isinstance(chosen, list) else [chosen])]
         return super().instantiate_trainer(**kwargs)
 
     def predict(self, **kwargs: Any) -> None:  # noqa: ANN401 - passed on
@@ -152,18 +153,10 @@ class TrainerCLI(LightningCLI):
         self.trainer.predict(return_predictions=False, **kwargs)
 
     def after_fit(self) -> None:
-        """Say where everything is; keep the last step even if N does not divide it."""
-        assert self.run_directory is not None
-        if self._get(self.config, "trainer")["fast_dev_run"]:
-            return
-        self.trainer.save_checkpoint(self.run_directory / "checkpoints" / "last.ckpt", weights_only=False)
-        self._report()
-
-    def after_validate(self) -> None:
         """Say where everything is."""
         self._report()
 
-    after_test = after_validate
+    after_validate = after_test = after_fit
 
     def after_predict(self) -> None:
         """Say where everything is.
@@ -213,10 +206,8 @@ class TrainerCLI(LightningCLI):
         rank_zero_info(f"The run is in {run}; checkpoints/last.ckpt is saved every {every} steps.")
         directory = run / "checkpoints"
         best = ModelCheckpoint(directory, "best", monitor=self.model.monitor, mode="max", enable_version_counter=False)
-        last = ModelCheckpoint(
-            directory, "last", every_n_train_steps=every, save_on_train_epoch_end=False, enable_version_counter=False
-        )
-        return [*callbacks, CurvePlotter(run), best, last]
+        # The last checkpoint comes last: it holds what the others know.
+        return [*callbacks, CurvePlotter(run), RandomStates(), best, LastCheckpoint(directory / "last.ckpt", every)]
 
     def _report(self) -> None:
         run = self.run_directory
