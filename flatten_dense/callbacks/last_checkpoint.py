@@ -69,7 +69,7 @@ class LastCheckpoint(Checkpoint):
         self.on_validation_start(trainer, pl_module)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Let a validation that is not over begin anew: Lightning would go on in its midst, without the scores so far."""
+        """Let a validation begin anew that is not over: Lightning would go on without the scores so far."""
         progress = checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"]
         is_over = progress["is_last_batch"] and progress["current"]["completed"] == progress["current"]["ready"]
         if trainer.state.fn == "fit" and trainer.validating and not is_over:

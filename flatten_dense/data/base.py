@@ -82,6 +82,8 @@ class BaseDataModule(LightningDataModule, ABC):
         self.eval_batch_size = eval_batch_size
         self.num_workers = _free_cpus() if num_workers is None else num_workers
         self.datasets: dict[Split, Dataset[dict[str, Any]]] = {}
+        self._start: tuple[int, int] | None = None
+        self._sampler: EpochSampler | None = None
 
     @cached_property
     def labels(self) -> Labels:
@@ -101,17 +103,6 @@ class BaseDataModule(LightningDataModule, ABC):
     def processes(self) -> tuple[int, int]:
         """How many processes share the work, and which of them this is."""
         return (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
-
-    @property
-    def position(self) -> tuple[int, int]:
-        """The epoch that training goes on with, and its first batch that has not been learnt from: (0, 0) at first."""
-        if self.trainer is None:
-            return 0, 0
-        loop = self.trainer.fit_loop
-        epochs, batches = loop.epoch_progress.current, loop.epoch_loop.batch_progress
-        if not loop.restarting or batches.is_last_batch:
-            return epochs.ready, 0
-        return max(0, epochs.ready - 1), batches.current.processed  # type: ignore[attr-defined]
 
     @abstractmethod
     def make_labels(self) -> Labels:
@@ -140,12 +131,27 @@ class BaseDataModule(LightningDataModule, ABC):
 
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Shuffled batches, such as ``{"image": [B, 3, h, w], "mask": [B, h, w], "path": B names}``."""
-        dataset = SeededDataset(self.datasets["train"])
-        return self._loader(dataset, self.batch_size, self.collate_train, self.train_sampler())
+        self._sampler = self.make_sampler(*self.processes)
+        self._sampler.start, self._start = self._start, None
+        return self._loader(SeededDataset(self.datasets["train"]), self.batch_size, self.collate_train, self._sampler)
 
-    def train_sampler(self) -> EpochSampler:
-        """What training batches are made of, from :attr:`position` on."""
-        return EpochSampler(len(self.datasets["train"]), self.batch_size, *self.processes, self.position)  # type: ignore[arg-type]
+    def make_sampler(self, processes: int, rank: int) -> EpochSampler:
+        """What says which samples the training batches of one process are made of."""
+        return EpochSampler(len(self.datasets["train"]), self.batch_size, processes, rank)  # type: ignore[arg-type]
+
+    def state_dict(self) -> dict[str, Any]:
+        """How far training has come, for a checkpoint: the epoch, and its first batch that was not learnt from."""
+        if self.trainer is None or self._sampler is None:
+            return {}
+        # Lightning's own count of epochs depends on where in an epoch an earlier resume began.
+        epoch, batches = self._sampler.epoch, self.trainer.fit_loop.epoch_loop.batch_progress
+        if batches.is_last_batch:
+            return {"epoch": epoch + 1, "batch": 0}
+        return {"epoch": epoch, "batch": batches.current.processed}  # type: ignore[attr-defined]
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Begin the next training there."""
+        self._start = state_dict["epoch"], state_dict["batch"]
 
     def val_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Batches of lists, in the order of the file names."""

@@ -36,16 +36,18 @@ class EpochSampler(DistributedSampler[SampleKey]):
         batch_size: of one process.
         processes: their number.
         rank: of this process.
-        start: epoch and batch that the first iteration begins with; what lies before is not loaded. Later iterations
-            are whole epochs.
+
+    Attributes:
+        start: epoch and batch that the next iteration begins with, instead of the beginning of the epoch told; what
+            lies before is not loaded.
 
     Raises:
         ValueError: if there are fewer samples than processes.
     """
 
-    def __init__(
-        self, num_samples: int, batch_size: int, processes: int = 1, rank: int = 0, start: tuple[int, int] = (0, 0)
-    ) -> None:
+    start: tuple[int, int] | None = None
+
+    def __init__(self, num_samples: int, batch_size: int, processes: int = 1, rank: int = 0) -> None:
         if num_samples < processes:
             raise ValueError(
                 f"--trainer.devices: {processes} processes cannot share {num_samples} training image(s); use at most "
@@ -56,7 +58,6 @@ class EpochSampler(DistributedSampler[SampleKey]):
         super().__init__(range(num_samples), processes, rank, seed=seed)  # type: ignore[arg-type]
         self.batch_size = min(batch_size, num_samples // processes)
         self.num_batches = num_samples // self.batch_size // processes
-        self._start: tuple[int, int] | None = start
 
     def order(self, generator: torch.Generator) -> Tensor:
         """Indices of the samples in the order of an epoch, of which the first ``len(self) * processes`` are used."""
@@ -64,8 +65,8 @@ class EpochSampler(DistributedSampler[SampleKey]):
 
     def __iter__(self) -> Iterator[SampleKey]:
         # Lightning makes the first iterator before it tells the epoch.
-        epoch, first_batch = self._start or (self.epoch, 0)
-        self._start = None
+        epoch, first_batch = self.start or (self.epoch, 0)
+        self.start = None
         (seed,) = np.random.SeedSequence([self.seed, epoch]).generate_state(1, np.uint64)
         generator = torch.Generator().manual_seed(int(seed))
         order = self.order(generator)
@@ -78,5 +79,5 @@ class EpochSampler(DistributedSampler[SampleKey]):
         return map(SampleKey, order[own].tolist(), seeds[own].tolist())
 
     def __len__(self) -> int:
-        """Samples of a whole epoch, also while the first one begins in its midst."""
+        """Samples of a whole epoch, also while one begins in its midst."""
         return self.num_batches * self.batch_size

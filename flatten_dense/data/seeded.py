@@ -29,8 +29,12 @@ class SeededDataset(Dataset[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self.dataset)  # type: ignore[arg-type]
 
-    def __getitem__(self, key: SampleKey) -> dict[str, Any]:
+    def __getitem__(self, key: SampleKey | int) -> dict[str, Any]:
         """The sample of an index, made with a seed."""
+        if not isinstance(key, SampleKey):
+            key = SampleKey(
+                key, key
+            )  # for ``overfit_batches``, Lightning puts a sampler of its own in the place of ours
         with isolate_rng(include_cuda=False):
             torch.default_generator.manual_seed(key.seed)
             np.random.seed(key.seed % 2**32)

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from lightning.pytorch.loops.progress import _BatchProgress, _ProcessedTracker, _Progress
+from lightning.pytorch.loops.progress import _BatchProgress, _ProcessedTracker
 from PIL import Image
 
 
@@ -76,17 +76,11 @@ def camvid(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def make_trainer() -> Callable[..., SimpleNamespace]:
-    """What a data module asks its trainer for, as it is after so many epochs begun and batches learnt from."""
+    """What a data module asks its trainer for, as it is after so many batches of an epoch."""
 
-    def make(processes=1, rank=0, restarting=False, epochs=0, batches=0, last=False) -> SimpleNamespace:
-        started = _ProcessedTracker(ready=epochs, started=epochs, processed=epochs - 1, completed=epochs - 1)
+    def make(processes=1, rank=0, batches=0, last=False) -> SimpleNamespace:
         done = _ProcessedTracker(ready=batches, started=batches, processed=batches, completed=batches - 1)
-        batch_progress = _BatchProgress(current=done, is_last_batch=last)
-        loop = SimpleNamespace(
-            restarting=restarting,
-            epoch_progress=_Progress(current=started),
-            epoch_loop=SimpleNamespace(batch_progress=batch_progress),
-        )
-        return SimpleNamespace(world_size=processes, global_rank=rank, fit_loop=loop)
+        loop = SimpleNamespace(batch_progress=_BatchProgress(current=done, is_last_batch=last))
+        return SimpleNamespace(world_size=processes, global_rank=rank, fit_loop=SimpleNamespace(epoch_loop=loop))
 
     return make

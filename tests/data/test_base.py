@@ -158,28 +158,32 @@ def test_every_process_loads_its_own_share(make_trainer):
 
 @pytest.mark.parametrize(
     ("progress", "expected"),
-    [
-        ({}, (0, 0)),
-        ({"epochs": 3, "batches": 5, "restarting": True}, (2, 5)),
-        ({"epochs": 3, "batches": 5, "restarting": True, "last": True}, (3, 0)),
-        ({"epochs": 3, "batches": 5}, (3, 0)),
-    ],
-    ids=["at the start", "within an epoch", "after its last batch", "after its end"],
+    [({}, (4, 0)), ({"batches": 5}, (4, 5)), ({"batches": 5, "last": True}, (5, 0))],
+    ids=["at the beginning of an epoch", "within", "at its end"],
 )
-def test_position_is_the_first_batch_that_was_not_learnt_from(make_trainer, progress, expected):
+def test_a_checkpoint_holds_the_first_batch_that_was_not_learnt_from(make_trainer, progress, expected):
     data = ready()
     data.trainer = make_trainer(**progress)
-    assert data.position == expected
+    data.train_dataloader().sampler.set_epoch(4)
+    assert data.state_dict() == dict(zip(("epoch", "batch"), expected, strict=True))
 
 
-def test_a_resumed_run_loads_what_is_left_of_its_epoch(make_trainer):
+def test_a_checkpoint_of_an_evaluation_holds_no_position(make_trainer):
+    data = ready()
+    data.trainer = make_trainer()
+    assert data.state_dict() == {}
+
+
+def test_a_resumed_run_loads_what_is_left_of_its_epoch():
     data = ready(batch_size=2)
-    data.trainer = make_trainer(restarting=True, epochs=2)
+    data.load_state_dict({"epoch": 2, "batch": 0})
     whole = indices(data.train_dataloader())
-    data.trainer = make_trainer(restarting=True, epochs=2, batches=3)
+    data.load_state_dict({"epoch": 2, "batch": 3})
     loader = data.train_dataloader()
     assert indices(loader) == whole[6:]
     assert len(loader) == 5
+    loader.sampler.set_epoch(2)
+    assert indices(loader) == whole
 
 
 @pytest.mark.parametrize("processes", [1, 2, 3])

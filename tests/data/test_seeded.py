@@ -48,3 +48,8 @@ def test_it_is_the_set_that_it_wraps():
     data = SeededDataset(Drawn())
     assert len(data) == 3
     assert data[SampleKey(2, 0)]["index"] == 2
+
+
+def test_a_plain_index_has_always_the_same_sample():
+    data = SeededDataset(Drawn())
+    assert data[1] == data[1] != data[2]

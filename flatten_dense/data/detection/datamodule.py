@@ -156,11 +156,11 @@ class DetectionDataModule(BaseDataModule):
             annotations, self.labels, self._train_transform(), self.with_masks, self.keep_empty, self.copy_paste
         )
 
-    def train_sampler(self) -> AspectRatioSampler:
-        """Photos that are alike in being landscape or not come together."""
+    def make_sampler(self, processes: int, rank: int) -> AspectRatioSampler:
+        """What says which photos, alike in being landscape or not, the training batches of one process are made of."""
         dataset = self.datasets["train"]
         assert isinstance(dataset, DetectionDataset)
-        return AspectRatioSampler(dataset.sizes, self.batch_size, *self.processes, self.position)
+        return AspectRatioSampler(dataset.sizes, self.batch_size, processes, rank)
 
     def _train_transform(self) -> DetectionTrainTransform:
         return DetectionTrainTransform(

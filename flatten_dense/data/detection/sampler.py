@@ -21,21 +21,13 @@ class AspectRatioSampler(EpochSampler):
         batch_size: of one process.
         processes: their number.
         rank: of this process.
-        start: epoch and batch that the first iteration begins with.
 
     Raises:
         ValueError: if there are fewer photos than processes.
     """
 
-    def __init__(
-        self,
-        sizes: Sequence[tuple[int, int]],
-        batch_size: int,
-        processes: int = 1,
-        rank: int = 0,
-        start: tuple[int, int] = (0, 0),
-    ) -> None:
-        super().__init__(len(sizes), batch_size, processes, rank, start)
+    def __init__(self, sizes: Sequence[tuple[int, int]], batch_size: int, processes: int = 1, rank: int = 0) -> None:
+        super().__init__(len(sizes), batch_size, processes, rank)
         self._is_landscape = torch.tensor([width > height for height, width in sizes])
 
     def order(self, generator: torch.Generator) -> Tensor:

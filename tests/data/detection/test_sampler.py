@@ -12,7 +12,8 @@ def batches(sizes: Sequence[tuple[int, int]] = SIZES, batch_size=2, processes=1,
     """The batches of all processes together."""
     shares = []
     for rank in range(processes):
-        sampler = AspectRatioSampler(sizes, batch_size, processes, rank, start=(epoch, 0))
+        sampler = AspectRatioSampler(sizes, batch_size, processes, rank)
+        sampler.set_epoch(epoch)
         own = [key.item for key in sampler]
         shares.append([own[first : first + sampler.batch_size] for first in range(0, len(own), sampler.batch_size)])
     return [list(chain(*shared)) for shared in zip(*shares, strict=True)]
