@@ -56,7 +56,7 @@ def test_unknown_name_suggests_the_nearest():
 
 
 def test_hopeless_name_lists_all():
-    with pytest.raises(ValueError, match=r"the recipes are: detection/.*, segmentation/"):
+    with pytest.raises(ValueError, match=r"the recipes are: classification/.*, detection/.*, segmentation/"):
         find_recipe("zzz")
 
 
