@@ -7,10 +7,11 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from lightning import Callback, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar, TQDMProgressBar
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, RichProgressBar, TQDMProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info
@@ -19,6 +20,7 @@ from torch import cuda
 from flatten_dense import heads, losses, necks  # noqa: F401 - so that recipes can name their classes
 from flatten_dense.callbacks import BestEvaluation, CurvePlotter, LastCheckpoint, RandomStates
 from flatten_dense.commands.configuration import with_recipes
+from flatten_dense.commands.dry_run import dry_run, trial_options
 from flatten_dense.commands.runs import new_run, run_of, save_config
 from flatten_dense.data import classification, detection  # noqa: F401 - so that --data can name its data modules
 from flatten_dense.data.ade20k import ADE20KDataModule  # noqa: F401
@@ -96,6 +98,11 @@ class TrainerCLI(LightningCLI):
         parser.add_argument("--name", type=str, default=None, help="name of this run (default: the recipe's)")
         # The other verbs take it too, so that they can read the config.yaml of a run.
         parser.add_argument("--save_every", type=int, default=200, help="fit: optimiser steps between two last.ckpt")
+        parser.add_argument(
+            *("--dry_run", "--dry-run"),
+            action="store_true",
+            help="fit: run the heaviest batches, write nothing, and say how much memory and time the training takes",
+        )
 
     def before_instantiate_classes(self) -> None:
         """Check what does not need the model."""
@@ -128,6 +135,10 @@ class TrainerCLI(LightningCLI):
             self.writer = self.model.prediction_writer(Path(self._get(self.config, "output")))
             kwargs |= {"logger": False, "enable_checkpointing": False}
             callbacks.append(self.writer)
+        elif self._is_dry_run:
+            self._scratch = TemporaryDirectory()
+            kwargs |= trial_options(self._scratch.name)
+            callbacks.clear()
         else:
             run, resume_step = self._start_run()
             self.run_directory = run
@@ -144,9 +155,23 @@ class TrainerCLI(LightningCLI):
             rank_zero_info("sync_batchnorm needs GPUs: on the CPU this run uses plain BatchNorm, each process its own")
         for name, ours in (("callbacks", callbacks), ("plugins", [AtomicCheckpointIO()])):
             chosen = trainer_config.get(name) or []
+            chosen = chosen if isinstance(chosen, list) else [chosen]
+            if self._is_dry_run:
+                chosen = [own for own in chosen if not isinstance(own, Checkpoint)]
             # Theirs come last, so that ours see the weights which EMA has put in place.
-            trainer_config[name] = [*ours, *(chosen if isinstance(chosen, list) else [chosen])]
+            trainer_config[name] = [*ours, *chosen]
         return super().instantiate_trainer(**kwargs)
+
+    def fit(self, **kwargs: Any) -> None:  # noqa: ANN401 - passed on
+        """Run the Trainer's fit, or try it out."""
+        if not self._is_dry_run:
+            self.trainer.fit(**kwargs)
+            return
+        assert isinstance(self.datamodule, BaseDataModule)
+        settings = self._get(self.config_init, "trainer")
+        with self._scratch:
+            report = dry_run(self.trainer, self.model, self.datamodule, settings, kwargs.get("ckpt_path"))
+        rank_zero_info(report)
 
     def predict(self, **kwargs: Any) -> None:  # noqa: ANN401 - passed on
         """Run the Trainer's predict; the writer has each mask, none is kept in memory."""
@@ -154,7 +179,8 @@ class TrainerCLI(LightningCLI):
 
     def after_fit(self) -> None:
         """Say where everything is."""
-        self._report()
+        if self.run_directory is not None:  # a dry run has none
+            self._report()
 
     after_validate = after_test = after_fit
 
@@ -168,6 +194,10 @@ class TrainerCLI(LightningCLI):
         rank_zero_info(writer.summary)
         if writer.failed:
             raise ValueError(f"{len(writer.failed)} photos could not be done:\n  " + "\n  ".join(writer.failed))
+
+    @property
+    def _is_dry_run(self) -> bool:
+        return self.verb == "fit" and bool(self._get(self.config, "dry_run"))
 
     def _run_name(self) -> str:
         name = self._get(self.config, "name")

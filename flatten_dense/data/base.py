@@ -173,6 +173,19 @@ class BaseDataModule(LightningDataModule, ABC):
         sampler = UnrepeatedSampler(dataset, processes, rank) if processes > 1 else None
         return self._loader(dataset, self.eval_batch_size, self.collate_eval, sampler)
 
+    def heaviest(self, split: Split) -> list[int]:
+        """Samples that together make the batch of a split that costs the most time and memory.
+
+        These are the first ones: training images are of one size unless a subclass says otherwise.
+        """
+        batch_size = self.batch_size if split == "train" else self.eval_batch_size
+        return list(range(min(batch_size, len(self.datasets[split]))))  # type: ignore[arg-type]
+
+    def heaviest_batch(self, split: Split) -> dict[str, Any]:
+        """The batch of a split that costs the most time and memory."""
+        collate = self.collate_train if split == "train" else self.collate_eval
+        return collate([self.datasets[split][index] for index in self.heaviest(split)])
+
     def _loader(
         self,
         dataset: Dataset[dict[str, Any]],

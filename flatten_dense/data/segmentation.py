@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from flatten_dense.data.base import BaseDataModule, Split
 from flatten_dense.data.checks import check_data
 from flatten_dense.data.class_list import check_same_classes, read_labels, with_label_map
-from flatten_dense.data.images import DataError, read_image
+from flatten_dense.data.images import DataError, read_header, read_image
 from flatten_dense.data.label_values import outside_classes, read_label_values, values_outside
 from flatten_dense.data.pairs import FolderLayout, Pairing, require_pairs
 from flatten_dense.data.segmentation_report import SegmentationReport
@@ -162,6 +162,20 @@ class SegmentationDataModule(BaseDataModule):
         except DataError as error:
             raise DataError(f"{error}. {self.layout.describe([*self.folders.values()])}") from None
         return SegmentationDataset(samples, self.labels, self._transform(split))
+
+    def heaviest(self, split: Split) -> list[int]:
+        """Training crops are of one size; of an evaluation the photos with the most pixels, which the scores need.
+
+        Raises:
+            DataError: if a photo cannot be read.
+        """
+        if split == "train":
+            return super().heaviest(split)
+        dataset = self.datasets[split]
+        assert isinstance(dataset, SegmentationDataset)
+        headers = [read_header(photo) for photo, _ in dataset.samples]
+        pixels = [header.width * header.height for header in headers]
+        return sorted(range(len(pixels)), key=pixels.__getitem__, reverse=True)[: self.eval_batch_size]
 
     def check(self, progress: Callable[[int, int], object] = lambda done, total: None) -> SegmentationReport:
         """Read every file of every split, as :func:`flatten_dense.data.checks.check_data`."""

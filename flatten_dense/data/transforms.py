@@ -255,6 +255,10 @@ class EvalTransform:
         self._interpolation = F.InterpolationMode(input_format.interpolation)
         self._normalize = Normalize(input_format.normalization)
 
+    def largest_size(self, height: int, width: int) -> tuple[int, int]:
+        """(height, width) that an image of this size gets."""
+        return self.input_format.crop or self.resized_size(height, width)
+
     def __call__(self, image: Tensor) -> Tensor:
         """Prepare one image, uint8 RGB ``[3, H, W]``, for inference: float32 ``[3, h, w]``."""
         size = self.resized_size(image.shape[-2], image.shape[-1])

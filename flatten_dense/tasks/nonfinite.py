@@ -12,7 +12,16 @@ REPLAY_KEY = "replay"
 
 
 class NonFiniteLossError(ValueError):
-    """A loss is infinite or no number; the message names the images and the file that holds the batch."""
+    """A loss is infinite or no number; the message names the images and the file that holds the batch.
+
+    Args:
+        message: as above.
+        losses: of the step, by name.
+    """
+
+    def __init__(self, message: str, losses: Mapping[str, float]) -> None:
+        super().__init__(message)
+        self.losses = losses
 
 
 def require_finite(
@@ -36,6 +45,7 @@ def require_finite(
     wrong = [name for name, value in losses.items() if not bool(value.isfinite().all())]
     if not wrong:
         return
+    plain = {name: float(value.detach()) for name, value in losses.items()}
     checkpoint: dict[str, Any] = {"state_dict": task.state_dict()}
     task.on_save_checkpoint(checkpoint)
     checkpoint[REPLAY_KEY] = {
@@ -43,16 +53,17 @@ def require_finite(
         "random_state": random_state,
         "step": task.global_step,
         "precision": str(task.trainer.precision),
-        "losses": {name: float(value.detach()) for name, value in losses.items()},
+        "losses": plain,
     }
     directory = Path(task.trainer.default_root_dir)
     path = directory / f"nonfinite_step_{task.global_step}_rank_{task.global_rank}.ckpt"
     directory.mkdir(parents=True, exist_ok=True)
     torch.save(checkpoint, path)
-    values = ", ".join(f"{name} {float(losses[name].detach())}" for name in wrong)
+    values = ", ".join(f"{name} {plain[name]}" for name in wrong)
     raise NonFiniteLossError(
         f"step {task.global_step}: {values}, for images {', '.join(map(str, batch['image_id']))}. The weights and the "
         f"batch are in {path}; `python tools/replay_batch.py {path}` takes the step again and says where the first "
         "value goes wrong. A lower learning rate, gradient clipping (--trainer.gradient_clip_val) or "
-        "--trainer.precision bf16-mixed often help"
+        "--trainer.precision bf16-mixed often help",
+        plain,
     )

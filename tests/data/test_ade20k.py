@@ -244,3 +244,14 @@ def test_real_street_scenes_load():
     evaluated = next(iter(data.test_dataloader()))
     assert (evaluated["image"][0].shape, evaluated["mask"][0].shape) == ((3, 240, 320), (360, 480))
     assert set(evaluated["mask"][0].unique().tolist()) <= {*range(11), 255}
+
+
+def test_the_heaviest_evaluation_batch_has_the_largest_photos(ade_root):
+    root = ade_root(num=3)
+    for suffix, folder in (("jpg", "images"), ("png", "annotations")):
+        path = root / folder / "validation" / f"photo_1.{suffix}"
+        Image.open(path).resize((32, 20)).save(path)
+    data = make(root, eval_batch_size=1)
+    data.setup("fit")
+    assert [Path(path).stem for path in data.heaviest_batch("val")["path"]] == ["photo_1"]
+    assert len(data.heaviest_batch("train")["image"]) == len(next(iter(data.train_dataloader()))["image"])

@@ -198,3 +198,10 @@ def test_fewer_images_than_processes_are_refused(make_trainer):
     data.trainer = make_trainer(processes=2, rank=1)
     with pytest.raises(ValueError, match=r"--trainer.devices: 2 processes cannot share 1 image"):
         data.val_dataloader()
+
+
+def test_the_heaviest_batch_is_as_large_as_an_ordinary_one():
+    data = ready()
+    assert data.heaviest_batch("train")["image"].shape == (4, 3, 2, 2)
+    assert len(data.heaviest_batch("val")["image"]) == 3
+    assert ready(length=2).heaviest_batch("train")["image"].shape == (2, 3, 2, 2)

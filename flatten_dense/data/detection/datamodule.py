@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
+from copy import copy
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from flatten_dense.data.base import BaseDataModule, Split, collate_lists
 from flatten_dense.data.detection.annotations import DetectionAnnotations
@@ -13,6 +15,7 @@ from flatten_dense.data.detection.checks import check_detection
 from flatten_dense.data.detection.dataset import DetectionDataset
 from flatten_dense.data.detection.detection_report import DetectionReport
 from flatten_dense.data.detection.faults import SplitReading
+from flatten_dense.data.detection.heaviest import heaviest_photos
 from flatten_dense.data.detection.records import missing_photos
 from flatten_dense.data.detection.sampler import AspectRatioSampler
 from flatten_dense.data.detection.transforms import DetectionTrainTransform
@@ -162,14 +165,36 @@ class DetectionDataModule(BaseDataModule):
         assert isinstance(dataset, DetectionDataset)
         return AspectRatioSampler(dataset.sizes, self.batch_size, processes, rank)
 
-    def _train_transform(self) -> DetectionTrainTransform:
+    def heaviest(self, split: Split) -> list[int]:
+        """The photos that make the largest images, and those with the most objects."""
+        dataset = self.datasets[split]
+        assert isinstance(dataset, DetectionDataset)
+        sizes = [dataset.transform.largest_size(*size) for size in dataset.sizes]
+        batch_size = self.batch_size if split == "train" else self.eval_batch_size
+        return heaviest_photos(sizes, dataset.object_counts(), batch_size)
+
+    def heaviest_batch(self, split: Split) -> dict[str, Any]:
+        """Those photos at the largest of their sizes, with other objects pasted in if that may happen."""
+        if split != "train":
+            return super().heaviest_batch(split)
+        dataset = copy(self.datasets[split])
+        assert isinstance(dataset, DetectionDataset)
+        dataset.transform = self._train_transform(largest=True)
+        dataset.copy_paste = float(self.copy_paste > 0)
+        return self.collate_train([dataset[index] for index in self.heaviest(split)])
+
+    def _train_transform(self, largest: bool = False) -> DetectionTrainTransform:
+        short_sides, scale_jitter = self.short_sides, self.scale_jitter
+        if largest:
+            short_sides = short_sides and [max(short_sides)]
+            scale_jitter = scale_jitter and (scale_jitter[1], scale_jitter[1])
         return DetectionTrainTransform(
             scale=self.train_scale,
-            short_sides=self.short_sides,
-            crop=self.crop,
+            short_sides=short_sides,
+            crop=0.0 if largest else self.crop,
             crop_short_sides=self.crop_short_sides,
             crop_range=self.crop_range,
-            scale_jitter=self.scale_jitter,
+            scale_jitter=scale_jitter,
             flip=self.flip,
             photometric=self.photometric,
             normalization=self.normalization,

@@ -104,6 +104,10 @@ class DetectionDataset(Dataset[dict[str, Any]]):
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "annotations": None}  # they are large, and no worker process needs them
 
+    def object_counts(self) -> list[int]:
+        """Number of objects in each item's photo, crowds included."""
+        return [len(photo.objects) for photo in self._photos[:]]
+
     @property
     def _needs_masks(self) -> bool:
         return self.with_masks or self.copy_paste > 0

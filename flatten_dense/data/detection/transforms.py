@@ -84,9 +84,13 @@ class CropIntoBounds(v2.Transform):  # type: ignore[misc]  # torchvision ships n
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
         """Draw the place."""
         height, width = flat_inputs[0].shape[-2:]
+        return _place((height, width), self.cropped_size(height, width))
+
+    def cropped_size(self, height: int, width: int) -> tuple[int, int]:
+        """(height, width) of what is left of an image of this size."""
         longer, shorter = max(self.scale), min(self.scale)
         bounds = (longer, shorter) if height > width else (shorter, longer)
-        return _place((height, width), [min(height, bounds[0]), min(width, bounds[1])])
+        return min(height, bounds[0]), min(width, bounds[1])
 
     def transform(self, inpt: Tensor, params: dict[str, Any]) -> Tensor:
         """Crop."""
@@ -146,6 +150,9 @@ class DetectionTrainTransform:
             if crop:
                 closer = [RandomShortSide(crop_short_sides), RandomSizedCrop(crop_range)]
                 resizing.insert(0, v2.RandomApply(closer, p=crop))
+        self._scale = scale
+        self._bounds = (max(scale), max(short_sides)) if short_sides else scale
+        self._largest_factor = scale_jitter[1] if scale_jitter else None
         self._pipeline = v2.Compose(
             [
                 *resizing,
@@ -163,6 +170,14 @@ class DetectionTrainTransform:
         """
         image, pixel_map = self._pipeline(tv_tensors.Image(photo), PixelMap.of(photo))
         return image.as_subclass(Tensor), pixel_map
+
+    def largest_size(self, height: int, width: int) -> tuple[int, int]:
+        """(height, width) of the largest image that a photo of this size can become, if it is not cropped first."""
+        if self._largest_factor is None:
+            return resized_size(height, width, self._bounds)
+        factor = self._largest_factor
+        rescaled = resized_size(height, width, (self._scale[0] * factor, self._scale[1] * factor))
+        return CropIntoBounds(self._scale).cropped_size(*rescaled)
 
     def normalize(self, image: Tensor) -> Tensor:
         """Turn the image into normalised float32, when nothing is pasted into it any more."""

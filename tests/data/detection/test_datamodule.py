@@ -131,3 +131,27 @@ def test_two_processes_share_the_training_photos(coco, make_trainer):
         data.trainer = make_trainer(processes=2, rank=rank)
         seen += [samples["image_id"] for samples in data.train_dataloader()]
     assert sorted(seen) == [[10], [20]]
+
+
+def test_the_heaviest_batch_is_at_the_largest_of_the_sizes(coco):
+    data = make(coco, train_scale=(100, 60), short_sides=[20, 40, 60], crop=1.0, batch_size=2)
+    data.setup("fit")
+    heaviest = data.heaviest_batch("train")
+    sizes = dict(zip(heaviest["image_id"], [tuple(image.shape[-2:]) for image in heaviest["image"]], strict=True))
+    assert sizes == {10: (60, 80), 20: (90, 60)}
+
+
+def test_the_heaviest_batch_is_full_of_pasted_objects(coco):
+    data = make(coco, copy_paste=1e-9, batch_size=1)
+    data.setup("fit")
+    (index,) = data.heaviest("train")
+    own = sum(not item.iscrowd for item in data.datasets["train"]._photos[index].objects)
+    torch.manual_seed(0)
+    counts = [len(data.heaviest_batch("train")["target"][0]["labels"]) for _ in range(10)]
+    assert max(counts) > own
+
+
+def test_the_heaviest_evaluation_batch_has_the_largest_photo(coco):
+    data = make(coco, eval_scale=None)
+    data.setup("validate")
+    assert data.heaviest_batch("val")["image_id"] == [10]

@@ -158,3 +158,13 @@ def test_no_long_bound_means_the_short_side_alone_decides():
 def test_options_out_of_range_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         DetectionTrainTransform(**options)
+
+
+@pytest.mark.parametrize("size", [(48, 64), (64, 48), (30, 120)])
+@pytest.mark.parametrize(
+    "options", [{}, {"short_sides": [20, 40, 60]}, {"scale": (90, 90), "scale_jitter": (2.0, 2.0)}]
+)
+def test_no_image_gets_larger_than_is_said(size, options):
+    transform = DetectionTrainTransform(**{"scale": (100, 60), **options})
+    drawn = sizes(transform, *size)
+    assert transform.largest_size(*size) == tuple(max(sides) for sides in zip(*drawn, strict=True))
