@@ -1,0 +1,43 @@
+"""What the benchmarks share: fair turns, and what a time depends on."""
+
+from __future__ import annotations
+
+import platform
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import timm
+import torch
+
+
+def alternating_medians(calls: Sequence[Callable[[], object]], repetitions: int, warm_up: int) -> list[float]:
+    """Median seconds of each call, the calls taking turns.
+
+    Args:
+        calls: what to time.
+        repetitions: timed turns of each.
+        warm_up: turns of each before those.
+    """
+    seconds: list[list[float]] = [[] for _ in calls]
+    for turn in range(warm_up + repetitions):
+        for call, own in zip(calls, seconds, strict=True):
+            started = time.perf_counter()
+            call()
+            if turn >= warm_up:
+                own.append(time.perf_counter() - started)
+    return [statistics.median(own) for own in seconds]
+
+
+def machine(threads: int) -> str:
+    """What a timing depends on besides the model."""
+    return f"{cpu_name()}, {threads} thread(s), torch {torch.__version__}, timm {timm.__version__}"
+
+
+def cpu_name() -> str:
+    """The processor, as it calls itself."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or platform.machine())
