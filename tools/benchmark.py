@@ -61,7 +61,7 @@ def main(args: Sequence[str] | None = None) -> int:
     own.add_argument("--backbone", default="flatten_pvt_nano", help="of the model")
     own.add_argument("--size", type=_at_least(32), default=96, help="of the square images")
     own.add_argument("--batch_size", type=_at_least(1), default=4, help="images of a step")
-    own.add_argument("--steps", type=_at_least(BLOCK * (WARM_UP + 1)), default=300, help="of each training")
+    own.add_argument("--steps", type=_at_least(BLOCK * (WARM_UP + 2)), default=300, help="of each training")
     options = parser.parse_args(args)
     options.benchmark(options)
     return 0

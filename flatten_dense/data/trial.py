@@ -40,6 +40,11 @@ class TrialBatches:
     def __len__(self) -> int:
         return len(self.loader)
 
+    @property
+    def batch_size(self) -> int | None:
+        """Of the loader, by which a task may scale its learning rate."""
+        return self.loader.batch_size or getattr(self.loader.batch_sampler, "batch_size", None)
+
     def __iter__(self) -> Iterator[Batch]:
         return self
 

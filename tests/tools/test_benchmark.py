@@ -1,4 +1,4 @@
-import importlib.util
+import importlib
 import re
 import sys
 from pathlib import Path
@@ -7,15 +7,16 @@ import pytest
 import timm
 import torch
 
-_SPEC = importlib.util.spec_from_file_location("benchmark", Path(__file__).parents[2] / "tools" / "benchmark.py")
-benchmark = importlib.util.module_from_spec(_SPEC)
-sys.modules["benchmark"] = benchmark  # dataclasses look their module up
-_SPEC.loader.exec_module(benchmark)
+sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))  # as for a script that lies there
+benchmark = importlib.import_module("benchmark")
+coco, siblings, step, timing = (
+    importlib.import_module(f"benchmarks.{name}") for name in ("coco", "siblings", "step", "timing")
+)
 
 
 def test_siblings_prints_a_table(capsys, monkeypatch):
-    micro = benchmark.Pair("flatten_pvt_test", "flatten_pvt_test", {"attention": "SSSS"}, "ours")
-    monkeypatch.setattr(benchmark, "SIBLINGS", (micro,))
+    micro = siblings.Pair("flatten_pvt_test", "flatten_pvt_test", {"attention": "SSSS"}, "ours")
+    monkeypatch.setattr(siblings, "SIBLINGS", (micro,))
     assert benchmark.main(["siblings", "--repetitions", "1", "--warm_up", "0", "--batch_size", "2"]) == 0
     printed = capsys.readouterr().out
     assert "| flatten_pvt_test | " in printed
@@ -23,20 +24,20 @@ def test_siblings_prints_a_table(capsys, monkeypatch):
     assert "2 image(s) of 224 x 224" in printed
 
 
-@pytest.mark.parametrize("pair", benchmark.SIBLINGS, ids=lambda pair: pair.name)
+@pytest.mark.parametrize("pair", siblings.SIBLINGS, ids=lambda pair: pair.name)
 def test_siblings_exist(pair):
     assert timm.is_model(pair.name)
     assert timm.is_model(pair.sibling)
 
 
 def test_every_family_has_a_sibling():
-    families = {timm.model_entrypoint(pair.name).__module__.rpartition(".")[2] for pair in benchmark.SIBLINGS}
+    families = {timm.model_entrypoint(pair.name).__module__.rpartition(".")[2] for pair in siblings.SIBLINGS}
     assert families == {"deit", "pvt", "pvt_v2", "swin", "cswin"}
 
 
 def test_calls_take_turns_and_warm_up_is_not_timed():
     order = []
-    times = benchmark.alternating_medians([lambda: order.append("a"), lambda: order.append("b")], 2, warm_up=1)
+    times = timing.alternating_medians([lambda: order.append("a"), lambda: order.append("b")], 2, warm_up=1)
     assert order == ["a", "b"] * 3
     assert len(times) == 2
 
@@ -65,5 +66,21 @@ def test_coco_compares_the_evaluations_and_their_numbers(capsys):
 
 
 def test_the_made_up_split_has_hits_and_misses():
-    scores = benchmark.CocoExample.make(images=20, per_image=50, classes=4).ours("pycocotools")
+    scores = coco.CocoExample.make(images=20, per_image=50, classes=4).ours("pycocotools")
     assert all(0.1 < score < 0.9 for score in scores[:3])
+
+
+@pytest.mark.parametrize("task", step.MODELS)
+def test_a_step_is_timed_beside_a_bare_loops(task, capsys):
+    options = ["--size", "32", "--batch_size", "2", "--steps", "40", "--backbone", "flatten_pvt_test"]
+    assert benchmark.main(["step", "--task", task, *options]) == 0
+    printed = capsys.readouterr().out
+    for clock in ("wall", "CPU"):
+        bare, ours, more = map(float, re.search(rf"^\| {clock} \| (\S+) \| (\S+) \| (\S+) \|", printed, re.M).groups())
+        assert min(bare, ours) > 0
+        assert more == pytest.approx(ours - bare, abs=0.02)
+
+
+def test_a_row_that_is_logged_once_in_a_block_counts():
+    logged = [1.0] * 9 + [2.0]
+    assert step.block_median([9.0] * 20 + logged * 3 + [50.0] * 10) == pytest.approx(1.1)

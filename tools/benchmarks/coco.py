@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from benchmarks.timing import alternating_medians, machine
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torchmetrics.detection import MeanAveragePrecision
 
+from benchmarks.timing import alternating_medians, machine
 from flatten_dense.metrics import BACKENDS, STATS, CocoDetection
 from flatten_dense.metrics.coco_evaluation import default_backend
 from flatten_dense.structures import Detections

@@ -7,10 +7,10 @@ import time
 from collections import Counter
 
 import torch
-from benchmarks.timing import machine
 from torch.utils.data import ConcatDataset
 from torchvision import tv_tensors
 
+from benchmarks.timing import machine
 from flatten_dense.data.ade20k import ADE20KDataModule
 from flatten_dense.data.segmentation import SegmentationDataset
 

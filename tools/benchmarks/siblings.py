@@ -9,8 +9,8 @@ from typing import Any
 
 import timm
 import torch
-from benchmarks.timing import alternating_medians, machine
 
+from benchmarks.timing import alternating_medians, machine
 from flatten_dense.commands.published import PUBLISHED
 
 SIDE = 224  # timm's DeiT and Swin take no other

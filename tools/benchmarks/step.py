@@ -13,10 +13,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from benchmarks.timing import machine
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from benchmarks.timing import machine
 from flatten_dense.commands.trainer import TrainerCLI
 from flatten_dense.data.base import BaseDataModule, collate_lists
 from flatten_dense.structures import DetectionLabels, InputFormat, LabelSpace, default_palette
@@ -74,6 +74,8 @@ class Samples(Dataset[dict[str, Any]]):
 
 class AlternatingLoader(DataLoader[dict[str, Any]]):
     """Takes a step of another training before it gives each batch, and notes how long both trainings' steps last.
+
+    A step ends when the next batch is asked for, so that of the last one is not known.
 
     Attributes:
         bare_step: the step of the other training, given a batch of the same kind.
@@ -209,7 +211,7 @@ def step(options: argparse.Namespace) -> None:
     seconds = run(options.task, options.size, options.batch_size, options.steps, options.backbone)
     print(
         f"{machine(torch.get_num_threads())}; {options.task}, {options.backbone}, {options.batch_size} image(s) of "
-        f"{options.size} x {options.size}; the steps of both alternate. Median of {options.steps // BLOCK - WARM_UP} "
+        f"{options.size} x {options.size}; the steps of both alternate. Median of {(options.steps - 1) // BLOCK - WARM_UP} "
         f"means of {BLOCK} steps, one of which `fit` logs.\n"
     )
     print("| clock | bare loop, ms | `fit`, ms | difference, ms | difference |\n|---|---|---|---|---|")
