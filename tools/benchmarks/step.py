@@ -209,10 +209,11 @@ def run(task: str, size: int, batch_size: int, steps: int, backbone: str) -> dic
 def step(options: argparse.Namespace) -> None:
     """A training step of `fit` beside a bare loop's: same model, data in memory, optimiser and schedule."""
     seconds = run(options.task, options.size, options.batch_size, options.steps, options.backbone)
+    blocks = (options.steps - 1) // BLOCK - WARM_UP
     print(
         f"{machine(torch.get_num_threads())}; {options.task}, {options.backbone}, {options.batch_size} image(s) of "
-        f"{options.size} x {options.size}; the steps of both alternate. Median of {(options.steps - 1) // BLOCK - WARM_UP} "
-        f"means of {BLOCK} steps, one of which `fit` logs.\n"
+        f"{options.size} x {options.size}; the steps of both alternate. Median of {blocks} means "
+        f"of {BLOCK} steps, one of which `fit` logs.\n"
     )
     print("| clock | bare loop, ms | `fit`, ms | difference, ms | difference |\n|---|---|---|---|---|")
     for number, clock in enumerate(("wall", "CPU")):
