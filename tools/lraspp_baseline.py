@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import Tensor, nn
+import torch
+from torch import Tensor
 from torchvision.models.segmentation import lraspp_mobilenet_v3_large
 from torchvision.models.segmentation.lraspp import LRASPPHead
 
@@ -23,7 +24,8 @@ class MobileNetV3(TimmBackbone):
     """torchvision's MobileNetV3-Large, dilated to stride 16, in the place of a timm model."""
 
     def __init__(self) -> None:
-        nn.Module.__init__(self)
+        with torch.random.fork_rng():
+            super().__init__("mobilenetv3_large_100")
         self.body = lraspp_mobilenet_v3_large(weights=None, weights_backbone=None).backbone
         self.channels = (40, 960)
         self.strides = (8, 16)
