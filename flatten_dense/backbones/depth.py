@@ -91,10 +91,14 @@ def _inside(body: nn.Module) -> nn.Module:
     return body["body"] if isinstance(body, FeatureHookNet) and "body" in body else body
 
 
+def unwrapped_name(name: str, body: nn.Module) -> str:
+    """Name in the model, without what ``features_only`` put in front."""
+    return name if _inside(body) is body else name.partition(".")[2]
+
+
 def _original_name(name: str, body: nn.Module, source: nn.Module) -> str:
     """Name in the model before ``features_only`` took parts out of their containers: ``layers_0`` was ``layers.0``."""
-    if _inside(body) is not body:
-        return name.partition(".")[2]
+    name = unwrapped_name(name, body)
     first, _, rest = name.partition(".")
     if first in dict(source.named_children()):
         return name

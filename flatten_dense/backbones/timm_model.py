@@ -76,7 +76,7 @@ class TimmModel(nn.Module):
         Raises:
             ValueError: timm does not say the layers of this model.
         """
-        return depth_of(self.body, self._plain)
+        return depth_of(self.body, self.plain)
 
     def pretrained_names(self) -> list[str]:
         """Names of the parameters of ``body`` that can come with weights."""
@@ -134,7 +134,10 @@ class TimmModel(nn.Module):
         parameters = (self.body.get_parameter(name) for name in self.pretrained_names())
         return [parameter for parameter in parameters if parameter.requires_grad]
 
-    def _plain(self) -> nn.Module:
+    def plain(self) -> nn.Module:
+        """The model as a classifier; where ``body`` gives maps instead, one without numbers, on the meta device."""
+        if "features_only" not in self._arguments:
+            return self.body
         options = {name: value for name, value in self._arguments.items() if name not in _OF_FEATURES}
         with torch.device("meta"):
             return timm.create_model(self._name, **options)

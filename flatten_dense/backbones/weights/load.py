@@ -7,14 +7,16 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import torch
 from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
 from flatten_dense.backbones.dense_maps import DenseMaps
 from flatten_dense.backbones.staged import StagedBackbone
+from flatten_dense.backbones.timm_model import TimmModel
+from flatten_dense.backbones.weights.apply import checked_report, write_values
 from flatten_dense.backbones.weights.classifier import fit_classifier
 from flatten_dense.backbones.weights.files import Weights
+from flatten_dense.backbones.weights.plain import load_plain
 from flatten_dense.backbones.weights.report import Kind, WeightReport, WeightRow
 from flatten_dense.backbones.weights.sources import fetch_weights
 from flatten_dense.backbones.weights.tables import TABLES, fit_table
@@ -43,14 +45,15 @@ def load_weights(
     source_img_size: int | Size | None = None,
     min_coverage: float = 0.8,
 ) -> WeightReport:
-    """Load weights into one of our backbones; if that is refused, the model is as it was.
+    """Load weights into a backbone; if that is refused, the model is as it was.
 
     Takes checkpoints of the official FLatten code, of timm's Swin, PVTv2 and DeiT, and of our own runs. Learned tables
     are resized to the model's grids, image channels adapted, a classifier of other classes left fresh. Linear blocks
     take the projections, MLPs and norms of softmax blocks and start their own parts fresh, and the other way round.
 
     Args:
-        model: a FLatten backbone, or what holds exactly one: a TimmBackbone, a task.
+        model: a FLatten backbone, or what holds exactly one: a TimmBackbone, a task. One of timm's own, in a
+            TimmBackbone or a task, takes the weights of the same model.
         source: a file, an ``https://`` URL, ``hf-hub:owner/name[@revision]``, or ``timm:name``.
         ema: take the averaged weights of a file that keeps both.
         sha256: of the file, in hexadecimal; a URL needs it.
@@ -72,6 +75,10 @@ def load_weights(
         raise ValueError(f"source_img_size must be a side or (H, W) in pixels, got {source_img_size!r}")
     if not 0 <= min_coverage <= 1:
         raise ValueError(f"min_coverage is a share from 0 to 1, got {min_coverage}")
+    of_timm = _find_timm_model(model)
+    if of_timm is not None:
+        weights = fetch_weights(source, ema, sha256)
+        return load_plain(of_timm, weights, class_names, source_class_names, min_coverage)
     backbone, dense = _find_backbone(model)
     weights = fetch_weights(source, ema, sha256)
     fit = _Fit(backbone, dense, weights, size or weights.img_size)
@@ -148,52 +155,21 @@ class _Fit:
         Raises:
             ValueError: the source holds another model, or too little of this one.
         """
-        source, model = self.weights.description, type(self.backbone).__name__
-        if self.misfits:
-            more = f"; {len(self.misfits) - 1} more such differences" if len(self.misfits) > 1 else ""
-            raise ValueError(f"{source} holds another model than this {model}: {self.misfits[0]}{more}")
         total = sum(parameter.numel() for parameter in self.wanted.values())
         covered = sum(parameter.numel() for name, parameter in self.wanted.items() if name in self.values)
         taken = sum(tensor.numel() for name, tensor in self.given.items() if name in self.values)
         unused = sum(row.numel for row in self.rows if row.kind == "unused")
-        report = WeightReport(source, tuple(self.rows), covered / total, taken / (taken + unused))
-        if report.coverage < min_coverage:
-            raise ValueError(
-                f"{source} holds only {report.coverage:.1%} of the parameters of this {model}, below min_coverage="
-                f"{min_coverage}. The most would stay fresh in {report.largest('re-initialised')}; lower min_coverage "
-                "if that is meant"
-            )
-        if report.used < min_coverage:
-            raise ValueError(
-                f"only {report.used:.1%} of what {source} holds has a place in this {model}, below min_coverage="
-                f"{min_coverage}. The most is left over in {report.largest('unused')}; lower min_coverage if that is "
-                "meant"
-            )
-        return report
+        shares = covered / total, taken / (taken + unused)
+        model = type(self.backbone).__name__
+        return checked_report(self.weights.description, model, self.rows, self.misfits, shares, min_coverage)
 
-    @torch.no_grad()
     def apply(self) -> None:
         """Write the values into the model, once all are known to be writable.
 
         Raises:
             ValueError: one is not.
         """
-        parameters = self.wanted | self.head
-        values = {}
-        for name, value in self.values.items():
-            if not value.is_floating_point():
-                raise ValueError(f"{self.weights.description}: {name} holds {value.dtype}, expected floating numbers")
-            if not value.is_meta and not value.isfinite().all():
-                raise ValueError(
-                    f"{self.weights.description}: {name} holds numbers that are not finite: the file is damaged, or "
-                    "its training diverged"
-                )
-            try:
-                values[name] = value.to(parameters[name].device, parameters[name].dtype)
-            except RuntimeError as error:  # a tensor saved without its numbers, or no memory left
-                raise ValueError(f"{self.weights.description}: {name} cannot be loaded: {error}") from None
-        for name, value in values.items():
-            parameters[name].copy_(value)
+        write_values(self.weights.description, self.wanted | self.head, self.values)
 
     def _select(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The source's tensors that belong to such a backbone, under our names, and those of its norms for dense heads.
@@ -317,6 +293,14 @@ def _find_backbone(model: nn.Module) -> tuple[StagedBackbone, DenseMaps | None]:
         )
     dense = next((module for module in model.modules() if isinstance(module, DenseMaps)), None)
     return found[0], dense
+
+
+def _find_timm_model(model: nn.Module) -> TimmModel | None:
+    """The only model of timm in what is no FLatten model."""
+    if any(isinstance(module, StagedBackbone) for module in model.modules()):
+        return None
+    found = [module for module in model.modules() if isinstance(module, TimmModel)]
+    return found[0] if len(found) == 1 else None
 
 
 def _depths(names: Iterable[str]) -> dict[int, int]:

@@ -540,10 +540,9 @@ def test_options_that_do_not_fit_are_refused(save, options, message):
         load_weights(model, save(model), **options)
 
 
-@pytest.mark.parametrize("model", [torch.nn.Linear(2, 2), TimmBackbone("resnet18")])
-def test_what_holds_no_own_backbone_is_refused(model):
-    with pytest.raises(ValueError, match=f"{type(model).__name__} holds 0"):
-        load_weights(model, "never_looked_for.pth")
+def test_what_holds_no_backbone_is_refused():
+    with pytest.raises(ValueError, match="Linear holds 0"):
+        load_weights(torch.nn.Linear(2, 2), "never_looked_for.pth")
 
 
 def test_weights_take_the_type_of_the_model(save):
