@@ -95,6 +95,10 @@ class TimmBackbone(TimmModel):
         maps: list[Tensor] = self.body(images, image_sizes)
         return maps
 
+    def pooled(self, images: Tensor) -> Tensor:
+        """Mean of the last map, ``[B, C]``, of images of one size; errors as :meth:`forward`."""
+        return self(images)[-1].mean((2, 3))
+
 
 def _check_order(out_indices: tuple[int, ...]) -> None:
     """Channels are listed in the order asked for, maps in the order of the stages: the two must be one."""

@@ -43,3 +43,13 @@ class TimmClassifier(TimmModel):
         """
         logits: Tensor = self.run(images)
         return logits
+
+    def pooled(self, images: Tensor) -> Tensor:
+        """What the linear layer sees, ``[B, C]``: arguments and errors as :meth:`forward`."""
+        features: Tensor = self.run(images, self._before_logits)
+        return features
+
+    def _before_logits(self, images: Tensor) -> Tensor:
+        body: Any = self.body
+        features: Tensor = body.forward_head(body.forward_features(images), pre_logits=True)
+        return features

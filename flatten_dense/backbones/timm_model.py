@@ -1,6 +1,7 @@
 """A timm model inside a task: built by name for any size of image, frozen on demand."""
 
 import difflib
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
@@ -52,14 +53,18 @@ class TimmModel(nn.Module):
                 f"timm cannot build backbone {name!r} with pretrained={pretrained}, options={arguments}: {error}"
             ) from error
 
-    def run(self, images: Tensor) -> Any:  # noqa: ANN401 - a tensor or several
+    def run(self, images: Tensor, forward: Callable[[Tensor], Any] | None = None) -> Any:  # noqa: ANN401 - a tensor or several
         """What the model gives for images ``[B, 3, H, W]``.
+
+        Args:
+            images: as said.
+            forward: another way through ``body`` than its own.
 
         Raises:
             ValueError: for images of a size that the model cannot take.
         """
         try:
-            return self.body(images)
+            return (forward or self.body)(images)
         except (AssertionError, RuntimeError) as error:  # timm's words for a size that a model cannot take
             if isinstance(error, RuntimeError) and not any(words in str(error) for words in _SIZE_COMPLAINTS):
                 raise

@@ -13,6 +13,7 @@ from flatten_dense.metrics.coco_scores import STATS, ClassScores, CocoScores
 from flatten_dense.metrics.coco_tables import coco_class_rows, coco_scores_as_dict, describe_coco
 from flatten_dense.metrics.confusion import confusion_matrix
 from flatten_dense.metrics.detection_errors import ERROR_KINDS, DetectionErrors, detection_errors
+from flatten_dense.metrics.nearest_neighbours import NearestNeighbourAccuracy
 from flatten_dense.metrics.result_file import corners_suspected, read_results, read_truth, write_results
 from flatten_dense.metrics.segmentation import (
     PROTOCOLS,
@@ -35,6 +36,7 @@ __all__ = [
     "CocoDetection",
     "CocoScores",
     "DetectionErrors",
+    "NearestNeighbourAccuracy",
     "SegmentationConfusion",
     "SegmentationScores",
     "check_protocol",

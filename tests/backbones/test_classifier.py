@@ -46,3 +46,27 @@ def test_its_weights_start_a_backbone_for_maps(tmp_path):
 def test_an_unknown_name_is_refused():
     with pytest.raises(ValueError, match="unknown backbone name 'resnet_18'"):
         TimmClassifier("resnet_18")
+
+
+@pytest.mark.parametrize("name", ["flatten_pvt_test", "flatten_pvt_v2_test", "resnet18", "vit_tiny_patch16_224"])
+def test_pooled_features_are_what_the_last_layer_sees(name):
+    torch.manual_seed(0)
+    classifier = TimmClassifier(name).eval()
+    classifier.set_num_classes(5)
+    images = torch.randn(2, 3, 64, 96)
+    last = classifier.body.get_classifier()
+    torch.testing.assert_close(last(classifier.pooled(images)), classifier(images))
+
+
+def test_pooled_features_of_a_size_that_the_model_cannot_take_are_refused():
+    classifier = TimmClassifier("levit_128s")
+    with pytest.raises(ValueError, match="cannot take images of 96x64 pixels"):
+        classifier.pooled(torch.randn(2, 3, 64, 96))
+
+
+def test_a_backbone_for_maps_and_a_classifier_of_the_same_weights_pool_alike():
+    torch.manual_seed(0)
+    classifier, backbone = TimmClassifier("resnet18").eval(), TimmBackbone("resnet18").eval()
+    backbone.body.load_state_dict({k: v for k, v in classifier.body.state_dict().items() if not k.startswith("fc.")})
+    images = torch.randn(2, 3, 64, 96)
+    torch.testing.assert_close(backbone.pooled(images), classifier.pooled(images))
