@@ -19,6 +19,7 @@ _COMMANDS = {
     "fit": "train: -c RECIPE --data.root DIR; resume: --ckpt_path RUN/checkpoints/last.ckpt",
     "validate": "score the validation split: --ckpt_path FILE --data.root DIR",
     "test": "score the test split: --ckpt_path FILE --data.root DIR",
+    "knn": "score a frozen backbone by nearest neighbours: --ckpt_path FILE --data.root DIR",
     "predict": "segment photos, or find objects: --ckpt_path FILE --input PHOTOS --output DIR",
 }
 _TRAINER_VERBS = ("fit", "validate", "test", "predict")

@@ -97,7 +97,7 @@ class TimmBackbone(TimmModel):
 
     def pooled(self, images: Tensor) -> Tensor:
         """Mean of the last map, ``[B, C]``, of images of one size; errors as :meth:`forward`."""
-        return self(images)[-1].mean((2, 3))
+        return self.forward(images)[-1].mean((2, 3))
 
 
 def _check_order(out_indices: tuple[int, ...]) -> None:

@@ -8,15 +8,15 @@ import re
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from jsonargparse import ArgumentParser, get_loader
+from jsonargparse import ArgumentParser
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 from rich.table import Table
 
+from flatten_dense.commands.recipe_sections import names_class, recipe_section
 from flatten_dense.commands.recipes import find_recipe
 from flatten_dense.data.ade20k import ADE20KDataModule  # noqa: F401 - so that --data can name it
 from flatten_dense.data.classification import ImageFolderDataModule
@@ -71,36 +71,14 @@ def _with_data_sections(args: Sequence[str]) -> list[str]:
     finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     finder.add_argument("-c", "--config", action="append", default=[])
     known, rest = finder.parse_known_args(args)
-    sections = [_data_section(find_recipe(name)) for name in known.config]
-    if not any(_names_class(section) for section in sections) and not any(map(_NAMES_CLASS.match, rest)):
+    sections = [recipe_section(find_recipe(name), "data") for name in known.config]
+    if not any(names_class(section) for section in sections) and not any(map(_NAMES_CLASS.match, rest)):
         raise ValueError(
             "how the data are laid out is not said: give --data ADE20KDataModule or FolderPairsDataModule (masks), "
             "CocoDataModule, VocDataModule or YoloDataModule (boxes), ImageFolderDataModule (classes), a class of your "
             "own, or a recipe (-c), which says it"
         )
     return [word for section in sections for word in ("--config", json.dumps({"data": section}))] + rest
-
-
-def _names_class(section: object) -> bool:
-    return isinstance(section, str) or (isinstance(section, dict) and "class_path" in section)
-
-
-def _data_section(recipe: Path) -> object:
-    content = _read_yaml(recipe)
-    if not isinstance(content, dict) or "data" not in content:
-        raise ValueError(f"-c {recipe}: the recipe has no section 'data'")
-    section = content["data"]
-    if isinstance(section, str) and (recipe.parent / section).is_file():  # a path in a recipe is relative to it
-        return _read_yaml(recipe.parent / section)
-    return section
-
-
-def _read_yaml(path: Path) -> object:
-    try:
-        content: object = get_loader("yaml")(path.read_text(encoding="utf-8"))
-    except Exception as error:  # a YAML library's errors have no base that jsonargparse names
-        raise ValueError(f"-c {path}: this is no YAML file ({error})") from None
-    return content
 
 
 def _print(report: DataReport[Any], seconds: float) -> None:

@@ -13,7 +13,7 @@ from flatten_dense.metrics.coco_scores import STATS, ClassScores, CocoScores
 from flatten_dense.metrics.coco_tables import coco_class_rows, coco_scores_as_dict, describe_coco
 from flatten_dense.metrics.confusion import confusion_matrix
 from flatten_dense.metrics.detection_errors import ERROR_KINDS, DetectionErrors, detection_errors
-from flatten_dense.metrics.nearest_neighbours import NearestNeighbourAccuracy
+from flatten_dense.metrics.nearest_neighbours import nearest_neighbour_accuracy
 from flatten_dense.metrics.result_file import corners_suspected, read_results, read_truth, write_results
 from flatten_dense.metrics.segmentation import (
     PROTOCOLS,
@@ -36,7 +36,6 @@ __all__ = [
     "CocoDetection",
     "CocoScores",
     "DetectionErrors",
-    "NearestNeighbourAccuracy",
     "SegmentationConfusion",
     "SegmentationScores",
     "check_protocol",
@@ -51,6 +50,7 @@ __all__ = [
     "describe_scores",
     "detection_errors",
     "evaluate_coco",
+    "nearest_neighbour_accuracy",
     "per_class_rows",
     "read_results",
     "read_truth",

@@ -4,7 +4,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from flatten_dense.metrics.nearest_neighbours import NearestNeighbourAccuracy, nearest_neighbours, neighbour_votes
+from flatten_dense.metrics.nearest_neighbours import (
+    nearest_neighbour_accuracy,
+    nearest_neighbours,
+    neighbour_votes,
+)
 
 
 def features(num: int, seed: int, channels: int = 6) -> torch.Tensor:
@@ -15,7 +19,7 @@ def features(num: int, seed: int, channels: int = 6) -> torch.Tensor:
 def test_neighbours_are_those_of_a_full_sort_however_the_bank_is_cut(chunk):
     queries, bank = features(9, 0), features(40, 1)
     similarity, rows = nearest_neighbours(queries, bank, 5, chunk)
-    products = queries @ bank.T
+    products = F.normalize(queries, dim=1) @ F.normalize(bank, dim=1).T
     expected = products.argsort(dim=1, descending=True)[:, :5]
     assert rows.tolist() == expected.tolist()
     torch.testing.assert_close(similarity, products.gather(1, expected))
@@ -60,32 +64,25 @@ def naive(queries, targets, bank, labels, num_classes, num, temperature):
     return top1 / len(targets), top5 / len(targets)
 
 
-def test_accuracy_is_that_of_a_naive_loop():
+@pytest.mark.parametrize("block", [7, 1024])
+def test_accuracy_is_that_of_a_naive_loop(block, monkeypatch):
+    monkeypatch.setattr("flatten_dense.metrics.nearest_neighbours._BLOCK", block)
     bank, labels = 3 * features(60, 0), torch.arange(60) % 8
     queries, targets = features(30, 1), torch.arange(30) % 8
-    metric = NearestNeighbourAccuracy(bank, labels, 8, (1, 5, 20, 60), temperature=0.2)
-    for start in range(0, 30, 7):
-        metric.update(queries[start : start + 7], targets[start : start + 7])
-    for num, scores in metric.compute().items():
+    done = []
+    found = nearest_neighbour_accuracy(queries, targets, bank, labels, (1, 5, 20, 60), 0.2, progress=done.append)
+    for num, scores in found.items():
         assert scores == pytest.approx(naive(queries, targets, bank, labels, 8, num, 0.2)), f"{num} neighbours"
+    assert done[-1] == 30
 
 
 def test_apart_clusters_are_told_apart():
     centres = 10 * torch.eye(4)
     labels = torch.arange(40) % 4
     bank, queries = centres[labels] + features(40, 0, 4), centres[labels] + features(40, 1, 4)
-    metric = NearestNeighbourAccuracy(bank, labels, 4, (1, 10))
-    metric.update(queries, labels)
-    assert metric.compute() == {1: (1.0, 1.0), 10: (1.0, 1.0)}
+    assert nearest_neighbour_accuracy(queries, labels, bank, labels, (1, 10)) == {1: (1.0, 1.0), 10: (1.0, 1.0)}
 
 
 def test_a_class_without_a_neighbour_is_never_among_the_five():
-    metric = NearestNeighbourAccuracy(torch.eye(2), torch.tensor([0, 1]), 3, (1,))
-    metric.update(torch.eye(2), torch.tensor([1, 2]))
-    assert metric.compute() == {1: (0.0, 0.0)}
-
-
-def test_features_that_are_not_finite_are_refused():
-    metric = NearestNeighbourAccuracy(torch.eye(2), torch.tensor([0, 1]), 2, (1,))
-    with pytest.raises(ValueError, match="not finite"):
-        metric.update(torch.tensor([[math.nan, 0.0]]), torch.tensor([0]))
+    found = nearest_neighbour_accuracy(torch.eye(2), torch.tensor([1, 2]), torch.eye(2), torch.tensor([0, 1]), (1,))
+    assert found == {1: (0.0, 0.0)}

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from torch import Tensor
-from torch.utils.data import default_collate
+from torch.utils.data import DataLoader, default_collate
 
 from flatten_dense.data.base import BaseDataModule, Split
 from flatten_dense.data.classification.transforms import Augmentation, ClassificationTrainTransform
@@ -87,6 +87,17 @@ class ClassificationDataModule(BaseDataModule):
         if split != "train":
             return EvalTransform(self.input_format)
         return ClassificationTrainTransform(self.augmentation, self.normalization)
+
+    def evaluation_loader(self, split: Split) -> DataLoader[dict[str, Any]]:
+        """Batches of any split as `validate` reads its own: each photo once, not augmented.
+
+        Raises:
+            ValueError: as :meth:`setup`.
+        """
+        dataset: Any = self.make_dataset(split)
+        dataset.transform = self.transform("val")
+        self.datasets["val"] = dataset
+        return self.val_dataloader()
 
 
 def require_known(found: set[str], labels: ClassLabels, where: object) -> None:

@@ -13,3 +13,13 @@ def test_options_are_checked_before_the_first_photo(image_folder):
     data = ImageFolderDataModule(image_folder(), input_format=InputFormat((0, 0)), num_workers=0)
     with pytest.raises(ValueError, match="at least 1 pixel"):
         data.setup("validate")
+
+
+def test_training_photos_can_be_read_as_validation_reads_its_own(image_folder):
+    root = image_folder()
+    data = ImageFolderDataModule(root, eval_batch_size=4, num_workers=0)
+    as_val = ImageFolderDataModule(root, val_folder="train", eval_batch_size=4, num_workers=0)
+    as_val.setup("validate")
+    for own, expected in zip(data.evaluation_loader("train"), as_val.val_dataloader(), strict=True):
+        assert own["path"] == expected["path"]
+        assert own["image"].equal(expected["image"])
