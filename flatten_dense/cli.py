@@ -16,6 +16,7 @@ _COMMANDS = {
     "recipes": "list the packaged recipes that -c understands",
     "models": "list the backbones: parameters and multiply-accumulates at a --size, beside the paper's figures",
     "check-data": "read a whole data set and report all problems: -c RECIPE --data.root DIR [--json]",
+    "make-shards": "put a folder of classified photos into a few tar files, to be streamed: ROOT OUT",
     "fit": "train: -c RECIPE --data.root DIR; resume: --ckpt_path RUN/checkpoints/last.ckpt",
     "validate": "score the validation split: --ckpt_path FILE --data.root DIR",
     "test": "score the test split: --ckpt_path FILE --data.root DIR",

@@ -169,9 +169,13 @@ class BaseDataModule(LightningDataModule, ABC):
             raise ValueError(
                 f"--trainer.devices: {processes} processes cannot share {num_images} image(s); use at most {num_images}"
             )
-        # Lightning would repeat samples until all processes have as many.
-        sampler = UnrepeatedSampler(dataset, processes, rank) if processes > 1 else None
+        sampler = self.make_evaluation_sampler(split, processes, rank)
         return self._loader(dataset, self.eval_batch_size, self.collate_eval, sampler)
+
+    def make_evaluation_sampler(self, split: Split, processes: int, rank: int) -> Sampler[int] | None:
+        """What says which samples one process evaluates; None for all in their order."""
+        # Lightning would repeat samples until all processes have as many.
+        return UnrepeatedSampler(self.datasets[split], processes, rank) if processes > 1 else None
 
     def heaviest(self, split: Split) -> list[int]:
         """Samples that together make the batch of a split that costs the most time and memory.

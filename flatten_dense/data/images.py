@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -112,15 +113,33 @@ def read_image(path: Path | str) -> Tensor:
     return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
-def read_header(path: Path | str) -> PhotoHeader:
+def decode_image(content: bytes, name: Path | str) -> Tensor:
+    """Read a photo as :func:`read_image` does, from the bytes of its file.
+
+    Args:
+        content: of the file.
+        name: that messages call it by.
+
+    Raises:
+        DataError: as :func:`read_image`.
+    """
+    pixels = _decode(Path(name), _PHOTO_FORMATS, _to_rgb, content=content)
+    return torch.from_numpy(pixels).permute(2, 0, 1)
+
+
+def read_header(path: Path | str, content: bytes | None = None) -> PhotoHeader:
     """Find out the size that :func:`read_image` gives a photo, without decoding its pixels.
 
     The orientation of a PNG is found only if it stands before the pixels, as nearly all programs write it.
 
+    Args:
+        path: of the file.
+        content: of the file, if it has been read already.
+
     Raises:
         DataError: if the file is missing, empty, or not a photo by its header; what follows may still be damaged.
     """
-    return _decode(Path(path), _PHOTO_FORMATS, _upright_header, load=False)
+    return _decode(Path(path), _PHOTO_FORMATS, _upright_header, load=False, content=content)
 
 
 def read_mask(path: Path | str) -> Tensor:
@@ -165,12 +184,16 @@ def mask_image(mask: Tensor, labels: LabelSpace) -> Image.Image:
 
 
 def _decode(
-    path: Path, formats: tuple[str, ...], convert: Callable[[Image.Image, Path], _Result], load: bool = True
+    path: Path,
+    formats: tuple[str, ...],
+    convert: Callable[[Image.Image, Path], _Result],
+    load: bool = True,
+    content: bytes | None = None,
 ) -> _Result:
     try:
-        if path.stat().st_size == 0:
+        if (path.stat().st_size if content is None else len(content)) == 0:
             raise DataError(f"{path}: the file is empty (0 bytes); replace or remove it")
-        with Image.open(path, formats=formats) as image:
+        with Image.open(path if content is None else io.BytesIO(content), formats=formats) as image:
             if load:
                 image.load()
             return convert(image, path)
