@@ -128,7 +128,7 @@ def classified(
     photo = photo_of(image, input_format, image.shape[-2:])
     truth = labels.class_names[int(batch["label"][index])]
     path = Path(batch["path"][index])
-    return ClassifiedPhoto(photo, truth, guesses_of(probabilities[index], labels), path.name)
+    return ClassifiedPhoto(photo, truth, guesses_of(probabilities[index], labels), f"{path.parent.name}/{path.name}")
 
 
 def guesses_of(probabilities: Tensor, labels: ClassLabels) -> list[tuple[str, float]]:

@@ -26,6 +26,7 @@ class _Job(NamedTuple):
         photos: of the validation scenes, a folder of the layout.
         test_options: of `test`, to take the validation scenes.
         scores: what is said of the result, filled from metrics.json.
+        pictures: what `predict` draws, in its output folder.
     """
 
     recipe: str
@@ -34,6 +35,7 @@ class _Job(NamedTuple):
     photos: str
     test_options: tuple[str, ...]
     scores: str
+    pictures: str = "overlays"
 
 
 JOBS = {
@@ -52,6 +54,15 @@ JOBS = {
         "val2017",
         (),
         "box AP {bbox[AP]:.3f}, mask AP {segm[AP]:.3f}",
+    ),
+    "classification": _Job(
+        "classification/flatten_pvt_nano_shapes",
+        "a small FLatten-PVT as a classifier",
+        "imagefolder",
+        "val/star",
+        (),
+        "top-1 {top1:.3f} over the single shapes",
+        "predictions.png",
     ),
 }
 
@@ -88,5 +99,5 @@ def run(args: Sequence[str]) -> None:
     rank_zero_info(
         f"\nDone in {time.perf_counter() - started:.0f} s: {job.scores.format(**metrics)} on {NUM_VAL} scenes it has "
         "not seen.\n"
-        f"Look at {tested}/pictures/test.png, {fitted}/curves.png and {predictions}/overlays"
+        f"Look at {tested}/pictures/test.png, {fitted}/curves.png and {predictions}/{job.pictures}"
     )

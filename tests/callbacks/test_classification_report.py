@@ -46,7 +46,7 @@ RIGHT = ("right.png", 1, [0.0, 1.0, 0.0])
 @pytest.mark.parametrize("batches", [[[SURE, SURER, DOUBTFUL, RIGHT]], [[DOUBTFUL], [RIGHT], [SURER], [SURE]]])
 def test_the_surest_mistakes_are_kept_whatever_the_batches(tmp_path, batches):
     callback = report(tmp_path, *(batch(*items) for items in batches))
-    assert [photo.name for photo in callback._mistakes] == ["surer.png", "sure.png"]
+    assert [photo.name for photo in callback._mistakes] == ["folder/surer.png", "folder/sure.png"]
     assert callback._mistakes[0].truth == "cow"
 
 
@@ -78,4 +78,4 @@ def test_one_process_collects_the_mistakes_of_all(tmp_path, monkeypatch):
         lambda photos: drawn.extend(photos) or Image.new("RGB", (1, 1)),
     )
     report(tmp_path, batch(DOUBTFUL, SURE)).on_test_end(trainer(world_size=2), MODULE)
-    assert [photo.name for photo in drawn] == ["surer.png", "sure.png"]
+    assert [photo.name for photo in drawn] == ["folder/surer.png", "folder/sure.png"]

@@ -26,6 +26,14 @@ def test_demo_trains_evaluates_predicts_and_says_where_everything_is(small_demo,
     assert (run / "curves.png").is_file()
 
 
+def test_the_demo_of_classification(small_demo, tmp_path, caplog):
+    assert main([*small_demo, "--task", "classification"]) == 0
+    (run,) = (tmp_path / "runs/demo").iterdir()
+    (tested,) = (tmp_path / "runs/demo-test").iterdir()
+    assert f"top-1 {json.loads((tested / 'metrics.json').read_text())['top1']:.3f}" in caplog.text
+    assert (run / "predictions/predictions.png").is_file()
+
+
 def test_a_second_demo_reuses_the_data_and_keeps_the_first_run(small_demo, tmp_path):
     assert main(small_demo) == 0
     written = (tmp_path / "runs/shapes_data/shapes.json").stat().st_mtime_ns
