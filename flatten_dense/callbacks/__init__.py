@@ -13,6 +13,7 @@ from flatten_dense.callbacks.last_checkpoint import LastCheckpoint
 from flatten_dense.callbacks.metrics_file import MetricsFile, weights_hash
 from flatten_dense.callbacks.pictures import CurvePlotter, PredictionPlotter
 from flatten_dense.callbacks.predictions import PredictionWriter
+from flatten_dense.callbacks.preemption import Preemption
 from flatten_dense.callbacks.random_states import RandomStates
 from flatten_dense.callbacks.unfreezing import GradualUnfreezing
 from flatten_dense.callbacks.worst_images import WorstImages
@@ -33,6 +34,7 @@ __all__ = [
     "MetricsFile",
     "PredictionPlotter",
     "PredictionWriter",
+    "Preemption",
     "RandomStates",
     "WorstImages",
     "weights_hash",

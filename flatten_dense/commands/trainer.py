@@ -18,7 +18,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import cuda
 
 from flatten_dense import heads, losses, necks  # noqa: F401 - so that recipes can name their classes
-from flatten_dense.callbacks import BestEvaluation, CurvePlotter, LastCheckpoint, RandomStates
+from flatten_dense.callbacks import BestEvaluation, CurvePlotter, LastCheckpoint, Preemption, RandomStates
 from flatten_dense.commands.configuration import with_recipes
 from flatten_dense.commands.dry_run import dry_run, trial_options
 from flatten_dense.commands.runs import new_run, run_of, save_config
@@ -236,8 +236,9 @@ class TrainerCLI(LightningCLI):
         rank_zero_info(f"The run is in {run}; checkpoints/last.ckpt is saved every {every} steps.")
         directory = run / "checkpoints"
         best = ModelCheckpoint(directory, "best", monitor=self.model.monitor, mode="max", enable_version_counter=False)
+        last = LastCheckpoint(directory / "last.ckpt", every)
         # The last checkpoint comes last: it holds what the others know.
-        return [*callbacks, CurvePlotter(run), RandomStates(), best, LastCheckpoint(directory / "last.ckpt", every)]
+        return [*callbacks, CurvePlotter(run), RandomStates(), best, last, Preemption(last)]
 
     def _report(self) -> None:
         run = self.run_directory

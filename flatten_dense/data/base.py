@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler, d
 
 from flatten_dense.data.sampler import EpochSampler
 from flatten_dense.data.seeded import SeededDataset
+from flatten_dense.data.workers import outlive_sigterm
 from flatten_dense.structures import InputFormat, Labels, Normalization
 
 Split = Literal["train", "val", "test"]
@@ -202,6 +203,7 @@ class BaseDataModule(LightningDataModule, ABC):
             batch_size=batch_size,
             sampler=sampler,
             num_workers=self.num_workers,
+            worker_init_fn=outlive_sigterm,
             collate_fn=collate,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=self.num_workers > 0,

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from PIL import Image
 
@@ -207,6 +208,24 @@ def test_a_config_of_a_run_repeats_it(fitted, tmp_path):
     assert main(["fit", "-c", str(fitted.run / "config.yaml"), "--runs", str(tmp_path)]) == 0
     again = only(tmp_path / "micro")
     assert rows(again, "train/loss") == rows(fitted.run, "train/loss")
+    first, second = (weights_hash(load_task(run / "checkpoints/last.ckpt")) for run in (fitted.run, again))
+    assert first == second
+
+
+def test_scores_and_checkpoints_of_a_run_with_ema_are_those_of_the_average(fitted, tmp_path):
+    options = ["--data.root", str(fitted.data), "--runs", str(tmp_path), "--trainer.callbacks+=EMA"]
+    options += ["--trainer.callbacks.decay", "0.5"]
+    assert main(["fit", "-c", str(fitted.recipe), *options]) == 0
+    run = only(only(tmp_path))
+    best = run / "checkpoints/best.ckpt"
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert metrics["weights_sha256"] == weights_hash(load_task(best))
+    saved = read_checkpoint(best)
+    weight = "head.classifier.weight"
+    assert not torch.equal(saved["state_dict"][weight], saved["current_model_state"][weight])
+    assert main(["validate", "--ckpt_path", str(best), *options[:4]]) == 0
+    again = json.loads((only(tmp_path / "micro_recipe-validate") / "metrics.json").read_text())
+    assert again["mIoU"] == pytest.approx(metrics["mIoU"], abs=1e-6)
 
 
 def test_test_takes_a_recipe_beside_the_checkpoint(fitted, tmp_path):

@@ -1,0 +1,100 @@
+import os
+import signal
+
+import pytest
+import torch
+from lightning import LightningModule, Trainer
+from torch import nn
+from torch.utils.data import DataLoader
+
+from flatten_dense.callbacks import LastCheckpoint, Preemption, RandomStates
+from flatten_dense.tasks.checkpoint import read_checkpoint
+
+
+class Net(LightningModule):
+    """Gets a SIGTERM in a training batch or in a validation."""
+
+    def __init__(self, in_batch=None, in_validation=False):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(()))
+        self.in_batch, self.in_validation = in_batch, in_validation
+        self.batches = 0
+        self.validated = 0
+
+    def training_step(self, batch, index):
+        self.batches += 1
+        if index == self.in_batch:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return self.weight * 1
+
+    def validation_step(self, batch, index):
+        self.validated += 1
+        if self.in_validation and index == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 1.0)
+
+
+@pytest.fixture
+def fit(tmp_path):
+    """Trains for an epoch of 12 batches; a validation has 5."""
+
+    def train(net, ckpt_path=None, **options):
+        last = LastCheckpoint(tmp_path / "last.ckpt", 100)
+        trainer = Trainer(
+            max_epochs=1,
+            callbacks=[RandomStates(), last, Preemption(last)],
+            accelerator="cpu",
+            devices=1,
+            logger=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            **options,
+        )
+        trainer.fit(net, DataLoader(torch.zeros(12)), DataLoader(torch.zeros(5)), ckpt_path=ckpt_path)
+
+    return train
+
+
+@pytest.mark.parametrize(("in_batch", "batches", "steps"), [(4, 6, 2), (5, 6, 2), (6, 9, 3)])
+def test_it_ends_when_the_step_is_complete(fit, tmp_path, in_batch, batches, steps):
+    net = Net(in_batch)
+    with pytest.raises(SystemExit) as ended:
+        fit(net, accumulate_grad_batches=3)
+    assert ended.value.code == 143
+    assert net.batches == batches
+    assert read_checkpoint(tmp_path / "last.ckpt")["global_step"] == steps
+
+
+def test_it_says_how_to_go_on(fit, tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr("flatten_dense.callbacks.preemption.rank_zero_info", said.append)
+    with pytest.raises(SystemExit):
+        fit(Net(in_batch=3))
+    assert f"saved after step 4; go on with `flatten-dense fit --ckpt_path {tmp_path}/last.ckpt`" in said[0]
+
+
+def test_a_validation_is_not_waited_for_and_comes_again(fit, tmp_path):
+    net = Net(in_validation=True)
+    with pytest.raises(SystemExit):
+        fit(net, val_check_interval=4)
+    assert (net.batches, net.validated) == (4, 2)
+    again = Net()
+    fit(again, tmp_path / "last.ckpt", val_check_interval=4)
+    assert (again.batches, again.validated) == (8, 15)
+
+
+def test_a_validation_within_a_step_is_waited_for(fit, tmp_path):
+    net = Net(in_validation=True)
+    with pytest.raises(SystemExit):
+        fit(net, val_check_interval=4, accumulate_grad_batches=3)
+    assert (net.batches, net.validated) == (6, 5)
+
+
+def test_the_signals_are_afterwards_what_they_were(fit):
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    with pytest.raises(SystemExit):
+        fit(Net(in_batch=1))
+    assert {number: signal.getsignal(number) for number in before} == before
