@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from typing import Any
 from flatten_dense.commands.recipes import find_recipe
 from flatten_dense.commands.runs import newest_config, run_of
 from flatten_dense.tasks.checkpoint import holds_recipe, read_checkpoint, read_recipe
+
+_WEIGHTS = re.compile(r"--model(\.init_args)?\.weights(=|$)")
 
 
 def with_recipes(verb: str, args: Sequence[str]) -> list[str]:
@@ -39,7 +42,7 @@ def with_recipes(verb: str, args: Sequence[str]) -> list[str]:
     if not any(_asks_for_help(option) for option in rest):
         if verb == "fit":
             stack = stack or [str(_config_to_resume(checkpoint))]
-        else:
+        elif not (recipes and checkpoint is None and verb in ("validate", "test") and any(map(_WEIGHTS.match, rest))):
             recipe = _recipe_of_checkpoint(verb, checkpoint, known.trust, has_recipe=bool(recipes))
             stack = [*([json.dumps(recipe)] if recipe else []), *stack]
     # The name comes first: one in a config wins over the recipe's file name, and --name over both.
@@ -67,7 +70,8 @@ def _recipe_of_checkpoint(
 ) -> dict[str, Any] | None:
     """The configuration that a checkpoint holds, in the form of this verb's parser; None if -c stands in for it."""
     if checkpoint is None:
-        raise ValueError(f"{verb} needs the weights to use: --ckpt_path RUN/checkpoints/best.ckpt")
+        published = "" if verb == "predict" else ", or of a whole classifier -c RECIPE --model.weights SOURCE"
+        raise ValueError(f"{verb} needs the weights to use: --ckpt_path RUN/checkpoints/best.ckpt{published}")
     if verb == "predict" and has_recipe:
         raise ValueError("predict takes model, classes and image size from the checkpoint: leave out -c")
     if has_recipe and not holds_recipe(checkpoint):

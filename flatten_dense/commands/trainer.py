@@ -53,6 +53,7 @@ class TrainerCLI(LightningCLI):
     def __init__(self, verb: str, args: Sequence[str]) -> None:
         self.verb = verb
         self.run_directory: Path | None = None
+        self._evaluated: dict[str, str] = {}
         self._starts_anew = any(arg.partition("=")[0] in ("--name", "--runs") for arg in args)
         args = [verb, *with_recipes(verb, args)]
         _silence()
@@ -125,6 +126,8 @@ class TrainerCLI(LightningCLI):
         if isinstance(self.datamodule, PhotoDataModule):
             self.datamodule.max_pixels = self.model.max_pixels
         self.datamodule.setup(self.verb)
+        if self.verb in ("validate", "test") and not self._get(self.config, "ckpt_path"):
+            self._evaluated = {"weights": self.model.load_whole()}
         parser, config = self._parser(self.verb), self.config[self.verb]
         settings = json.loads(parser.dump(config, format="json", skip_unset=False))
         self.model.recipe = {"name": self._run_name(), "model": settings["model"], "data": settings.get("data")}
@@ -228,7 +231,7 @@ class TrainerCLI(LightningCLI):
     def _run_callbacks(self, run: Path) -> list[Callback]:
         facts: dict[str, Any] = {"split": "test" if self.verb == "test" else "validation"}
         if self.verb != "fit":
-            facts["checkpoint"] = str(self._get(self.config, "ckpt_path"))
+            facts |= self._evaluated or {"checkpoint": str(self._get(self.config, "ckpt_path"))}
         callbacks = self.model.evaluation_callbacks(run, facts)
         if self.verb != "fit":
             return callbacks

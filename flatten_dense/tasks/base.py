@@ -92,6 +92,20 @@ class BaseTask(LightningModule):
     def describe_metrics(self, metrics: dict[str, Any]) -> str:
         """The content of metrics.json as a table for the terminal."""
 
+    def load_whole(self) -> str:
+        """Take all weights from ``weights``, to be evaluated without a checkpoint.
+
+        Returns:
+            The source.
+
+        Raises:
+            ValueError: weights are not all of this task.
+        """
+        raise ValueError(
+            f"the weights of a backbone are not all of a {type(self).__name__}: name a checkpoint, --ckpt_path "
+            "RUN/checkpoints/best.ckpt"
+        )
+
     def setup(self, stage: str) -> None:
         """Give the backbone its weights here, if the strategy deals them out among processes before a fit starts."""
         if stage == "fit" and self.trainer.strategy.restore_checkpoint_after_setup:

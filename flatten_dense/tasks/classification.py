@@ -8,11 +8,12 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from lightning import Callback
+from lightning.pytorch.utilities import rank_zero_info
 from timm.data.mixup import Mixup
 from torch import Tensor
 from torch.optim import AdamW, Optimizer
 
-from flatten_dense.backbones import TimmClassifier
+from flatten_dense.backbones import TimmClassifier, load_weights
 from flatten_dense.callbacks import ClassificationPlotter, ClassificationReport, ClassificationWriter, MetricsFile
 from flatten_dense.data.transforms import EvalTransform
 from flatten_dense.metrics import (
@@ -90,6 +91,26 @@ class ClassificationTask(BaseTask):
         self.confusion = ClassificationConfusion(self.labels.num_classes)
         self.scores: ClassificationScores | None = None
         """Of the last validation or test that ended."""
+
+    def load_whole(self) -> str:
+        """Take all weights from ``weights``, the classifier too, to be evaluated without a checkpoint.
+
+        Returns:
+            The source.
+
+        Raises:
+            ValueError: as :func:`flatten_dense.backbones.load_weights`, or some parameter or class is not in them.
+        """
+        assert self._weights is not None
+        report = load_weights(self.backbone, self._weights, class_names=self.labels.class_names)
+        rank_zero_info(f"{report}\n")
+        fresh = report.largest("re-initialised")
+        if fresh:
+            raise ValueError(
+                f"{report.source} does not hold all of the model, so it cannot be scored: fresh would be {fresh}. "
+                "Name weights of this model and of these classes, or train it first: flatten-dense fit"
+            )
+        return self._weights
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits ``[B, K]`` of normalised images ``[B, 3, H, W]``."""

@@ -9,9 +9,14 @@ import pytest
 import torch
 from PIL import Image
 
+from flatten_dense.backbones import TimmClassifier
 from flatten_dense.cli import main
 from flatten_dense.data.images import read_image
+from flatten_dense.structures import ClassLabels, InputFormat
 from flatten_dense.tasks.checkpoint import load_task
+from flatten_dense.tasks.classification import ClassificationTask
+
+MICRO_RECIPE = Path(__file__).parents[1] / "micro_recipe.yaml"
 
 RECIPE = """
 trainer:
@@ -111,3 +116,64 @@ def test_its_weights_start_a_segmentation_model(run, fitted, tmp_path, caplog):
     given = load_task(run / "checkpoints/best.ckpt").backbone.body.state_dict()
     taken = load_task(dense / "checkpoints/last.ckpt").backbone.body.model.state_dict()
     assert torch.equal(taken["stages.0.patch_embed.proj.weight"], given["stages.0.patch_embed.proj.weight"])
+
+
+def published(folder, classes=("cat", "cow", "dog")):
+    """A file of weights, whose classifier says that every photo shows a cow."""
+    torch.manual_seed(0)
+    task = ClassificationTask(TimmClassifier("flatten_pvt_test"), ClassLabels(classes), InputFormat())
+    torch.nn.init.zeros_(task.backbone.body.head.weight)
+    task.backbone.body.head.bias.data = torch.tensor([float(name == "cow") for name in classes])
+    checkpoint = {"state_dict": task.state_dict()}
+    task.on_save_checkpoint(checkpoint)
+    path = folder / f"{'_'.join(classes)}.pt"
+    torch.save(checkpoint, path)
+    return path
+
+
+def evaluate_weights(verb, folder, source, runs):
+    options = ["-c", str(folder / "micro.yaml"), "--model.weights", str(source)]
+    return main([verb, *options, "--data.root", str(folder / "photos"), "--runs", str(runs)])
+
+
+def test_published_weights_are_validated_without_a_training(folder, tmp_path, capsys):
+    source = published(tmp_path)
+    assert evaluate_weights("validate", folder, source, tmp_path / "runs") == 0
+    (run,) = (tmp_path / "runs/micro-validate").iterdir()
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert metrics["weights"] == str(source)
+    assert "checkpoint" not in metrics
+    assert {name: own["accuracy"] for name, own in metrics["per_class"].items()} == {"cat": 0, "cow": 1, "dog": 0}
+
+
+def test_classes_in_another_order_keep_their_names(folder, tmp_path):
+    assert evaluate_weights("test", folder, published(tmp_path, ("dog", "cow", "cat")), tmp_path / "runs") == 0
+    (run,) = (tmp_path / "runs/micro-test").iterdir()
+    per_class = json.loads((run / "metrics.json").read_text())["per_class"]
+    assert {name: own["accuracy"] for name, own in per_class.items()} == {"cat": 0, "cow": 1, "dog": 0}
+
+
+@pytest.mark.parametrize(
+    ("classes", "reason"),
+    [
+        (("cat", "cow", "horse"), "not in the file: dog"),
+        (("sheep", "horse"), "head, 99 parameters (no class in common)"),
+    ],
+)
+def test_weights_without_some_of_the_classes_are_not_scored(classes, reason, folder, tmp_path, capsys):
+    assert evaluate_weights("validate", folder, published(tmp_path, classes), tmp_path / "runs") == 2
+    error = capsys.readouterr().err
+    assert "does not hold all of the model" in error
+    assert reason in error
+    assert not (tmp_path / "runs").exists()
+
+
+def test_weights_alone_are_not_all_of_another_task(tmp_path, ade_root, capsys):
+    options = ["-c", str(MICRO_RECIPE), "--model.weights", "any.pt", "--data.root", str(ade_root())]
+    assert main(["validate", *options, "--runs", str(tmp_path / "runs")]) == 2
+    assert "not all of a SemanticSegmentationTask: name a checkpoint" in capsys.readouterr().err
+
+
+def test_a_recipe_without_weights_is_not_scored(folder, capsys):
+    assert main(["validate", "-c", str(folder / "micro.yaml"), "--data.root", str(folder / "photos")]) == 2
+    assert "or of a whole classifier -c RECIPE --model.weights SOURCE" in capsys.readouterr().err

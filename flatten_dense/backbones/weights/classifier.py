@@ -54,7 +54,12 @@ def fit_classifier(
             for to_row, from_row in pairs:
                 value[to_row] = tensor[from_row].to(value)
             values[name] = value
-            rows.append(_row("copied by name", name, f"{len(pairs)} of {len(parameter)} classes", parameter))
+            copied = parameter.numel() * len(pairs) // len(parameter)
+            rows.append(WeightRow("copied by name", name, f"{len(pairs)} of {len(parameter)} classes", copied))
+            fresh = [own for index, own in enumerate(names or ()) if index not in dict(pairs)]
+            if fresh:
+                why = f"not in the file: {', '.join(fresh[:5])}{', ...' if len(fresh) > 5 else ''}"
+                rows.append(WeightRow("re-initialised", name, why, parameter.numel() - copied, tensors=0))
         else:
             why = "no class in common" if named else f"{len(tensor)} classes in the file, {len(parameter)} here"
             rows.append(_row("re-initialised", name, why, parameter))

@@ -21,7 +21,7 @@ class WeightRow:
         name: of the tensor in the model; in the source if it has no place in the model.
         detail: what was done, or why not.
         numel: its numbers.
-        tensors: how many the row stands for.
+        tensors: how many the row stands for; 0 for the rest of one that has another row.
     """
 
     kind: Kind
@@ -37,7 +37,7 @@ class WeightReport:
 
     Attributes:
         source: where the weights came from.
-        rows: one for each tensor of the model and of the source.
+        rows: one for each tensor of the model and of the source; two for a classifier that is copied in part.
         coverage: share of the model's parameters that came from the source, the classifier apart.
         used: share of the source's numbers that went into the model, apart from what was dropped for a reason, the
             classifier and other parts of a task.

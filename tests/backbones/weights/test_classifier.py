@@ -38,12 +38,17 @@ def test_rows_are_copied_by_name_and_the_others_stay():
     rows, values = fit_classifier(head(3, 0), head(2, 100), ["sky", "cat", "dog"], ["dog", "sky"])
     assert values["head.bias"].tolist() == [101, 1, 100]
     assert values["head.weight"].tolist() == [[101] * 3, [1] * 3, [100] * 3]
-    assert kinds(rows)["head.weight"] == ("copied by name", "2 of 3 classes")
+    of_weight = [(row.kind, row.detail, row.numel, row.tensors) for row in rows if row.name == "head.weight"]
+    assert of_weight == [
+        ("copied by name", "2 of 3 classes", 6, 1),
+        ("re-initialised", "not in the file: cat", 3, 0),
+    ]
 
 
 def test_the_same_classes_in_another_order_are_copied_by_name():
-    _, values = fit_classifier(head(2, 0), head(2, 100), ["a", "b"], ["b", "a"])
+    rows, values = fit_classifier(head(2, 0), head(2, 100), ["a", "b"], ["b", "a"])
     assert values["head.bias"].tolist() == [101, 100]
+    assert {row.kind for row in rows} == {"copied by name"}
 
 
 def test_the_same_names_are_loaded_even_if_some_are_alike():
