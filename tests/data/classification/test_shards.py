@@ -128,3 +128,18 @@ def test_a_damaged_shard_is_named_by_a_worker_too(shards):
 def test_mixing_no_shard_is_refused(shards):
     with pytest.raises(ValueError, match=r"--data\.mixed_shards must be at least 1, got 0"):
         module(shards(), mixed_shards=0)
+
+
+def test_training_photos_can_be_read_as_validation_reads_its_own(shards, tmp_path):
+    data = module(shards(), eval_batch_size=7)
+    theirs = ImageFolderDataModule(tmp_path / "photos", num_workers=0, **SMALL)
+    ours = {path: image for batch in data.evaluation_loader("train") for path, image in images_of(batch)}
+    expected = [pair for batch in theirs.evaluation_loader("train") for pair in images_of(batch)]
+    assert len(ours) == len(expected) == 40
+    for path, image in expected:
+        (own,) = (image for name, image in ours.items() if path.endswith(name.rpartition(":")[2]))
+        assert own.equal(image)
+
+
+def images_of(batch):
+    return zip(batch["path"], batch["image"], strict=True)
