@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from lightning import LightningModule, Trainer
+from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from flatten_dense.backbones import TimmBackbone, TimmClassifier, load_weights
+from flatten_dense.callbacks import EMA
 from flatten_dense.optim import Freezing
 from flatten_dense.structures import ClassLabels
 from flatten_dense.tasks.classification import ClassificationTask
@@ -53,10 +54,10 @@ def save(task: LightningModule, path: Path) -> str:
     return str(path)
 
 
-def start_fit(task: LightningModule, batch: dict[str, Any]) -> None:
+def start_fit(task: LightningModule, batch: dict[str, Any], **more: Any) -> None:
     """One step at a rate of zero."""
     options = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-    trainer = Trainer(accelerator="cpu", max_steps=1, enable_model_summary=False, **options)
+    trainer = Trainer(accelerator="cpu", max_steps=1, enable_model_summary=False, **options, **more)
     trainer.fit(task, DataLoader([batch], batch_size=None))
 
 
@@ -192,3 +193,21 @@ def test_freezing_what_the_weights_hold_is_no_reason_for_a_warning(tmp_path, rec
     path = save(classifier(seed=1), tmp_path / "source.ckpt")
     start_fit(classifier(freeze=Freezing(2), **at_rest(weights=path)), IMAGES)
     assert not [w for w in recwarn if "random" in str(w.message)]
+
+
+def test_an_average_of_the_weights_begins_with_those_that_were_loaded(tmp_path):
+    source = classifier(seed=1)
+    task = classifier(**at_rest(weights=save(source, tmp_path / "source.ckpt")))
+    average = EMA(decay=0.9)
+    checkpoint: dict[str, Any] = {}
+    start_fit(task, IMAGES, callbacks=[average, SavedAtEnd(checkpoint)])
+    state = source.state_dict()
+    assert all(torch.equal(tensor, state[name]) for name, tensor in checkpoint["state_dict"].items())
+
+
+class SavedAtEnd(Callback):
+    def __init__(self, checkpoint: dict[str, Any]) -> None:
+        self.checkpoint = checkpoint
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        self.checkpoint |= trainer._checkpoint_connector.dump_checkpoint()

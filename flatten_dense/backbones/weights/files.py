@@ -165,7 +165,10 @@ def _choose(checkpoint: dict[str, Any], path: Path, ema: bool) -> str | None:
     if trained:
         return trained[0]
     if averaged:
-        raise ValueError(f"{path} holds averaged weights only, under {averaged[0]!r}: ask for them by ema=True")
+        raise ValueError(
+            f"{path} holds averaged weights only, under {averaged[0]!r}: ask for them by {path.name}#ema, in Python by "
+            "ema=True"
+        )
     if any(isinstance(value, Tensor) for value in checkpoint.values()):
         return None
     raise ValueError(

@@ -19,7 +19,7 @@ from flatten_dense.layers import as_size
 
 ACCEPTED = (
     "a file, an https:// URL with its sha256, hf-hub:OWNER/NAME (with @REVISION if wanted), or timm:NAME for the "
-    "weights that timm knows"
+    "weights that timm knows; #ema after it takes the averaged weights of a file that keeps both"
 )
 _HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 
@@ -28,7 +28,7 @@ def fetch_weights(source: str | Path, ema: bool = False, sha256: str | None = No
     """Find a source of weights and read it.
 
     Args:
-        source: as :data:`ACCEPTED` says; ``#sha256=`` and the checksum may follow.
+        source: as :data:`ACCEPTED` says; ``#sha256=`` and the checksum, and ``#ema``, may follow.
         ema: take the averaged weights of a file that keeps both.
         sha256: of the file, in hexadecimal; a URL needs it.
 
@@ -36,6 +36,8 @@ def fetch_weights(source: str | Path, ema: bool = False, sha256: str | None = No
         ValueError: the source is of no accepted kind, cannot be reached, is not the file whose checksum was given, or
             is no checkpoint.
     """
+    if isinstance(source, str) and source.endswith("#ema"):
+        source, ema = source.removesuffix("#ema"), True
     if isinstance(source, str) and "#sha256=" in source:
         source, _, sha256 = source.partition("#sha256=")
     if sha256 is not None:

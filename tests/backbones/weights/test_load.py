@@ -176,7 +176,8 @@ def test_buffers_are_dropped_with_a_word(save_official):
     }
 
 
-def test_averaged_weights_on_request(save_official):
+@pytest.mark.parametrize(("mark", "options"), [("", {"ema": True}), ("#ema", {})])
+def test_averaged_weights_on_request(save_official, mark, options):
     trained, averaged, model = (timm.create_model("flatten_cswin_test") for _ in range(3))
     path = save_official(
         official_state("flatten_cswin_test", trained),
@@ -185,7 +186,7 @@ def test_averaged_weights_on_request(save_official):
     )
     load_weights(model, path)
     assert_untouched(model, values_of(trained))
-    load_weights(model, path, ema=True)
+    load_weights(model, f"{path}{mark}", **options)
     assert_untouched(model, values_of(averaged))
 
 
