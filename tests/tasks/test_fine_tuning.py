@@ -130,17 +130,17 @@ def bilinear(table: Tensor, side: int) -> Tensor:
 
 
 def test_tables_are_resized_from_size_to_size(tmp_path, caplog):
-    task = classifier()
+    task = classifier(img_size=224)
     randomise(task)
     expected = task.backbone.body.stages[0].pos_embed.detach()
-    for size in (96, 128):
+    for size in (384, 512):
         path = save(task, tmp_path / f"{size}.ckpt")
         task = classifier(img_size=size, **at_rest(weights=path))
         with caplog.at_level("INFO"):
             start_fit(task, IMAGES)
         expected = bicubic(expected, size // 4)
         assert torch.equal(task.backbone.body.stages[0].pos_embed, expected)
-    for sizes in ("(16, 16) -> (24, 24)", "(24, 24) -> (32, 32)"):
+    for sizes in ("(56, 56) -> (96, 96)", "(96, 96) -> (128, 128)"):
         assert f"stages.*.pos_embed: {sizes}" in caplog.text
 
 
