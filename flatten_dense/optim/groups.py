@@ -53,13 +53,20 @@ class ParameterGroups:
         """What the learning rate is multiplied with for so many images per optimiser step."""
         return images_per_step / self.reference_batch if self.reference_batch else 1.0
 
-    def __call__(self, model: nn.Module, below_head: Mapping[str, int], scale: float = 1.0) -> list[dict[str, Any]]:
+    def __call__(
+        self,
+        model: nn.Module,
+        below_head: Mapping[str, int],
+        scale: float = 1.0,
+        dimensions: Mapping[str, int] | None = None,
+    ) -> list[dict[str, Any]]:
         """Build the groups of an optimiser.
 
         Args:
             model: whose parameters; frozen ones are left out, shared ones appear once.
             below_head: layers between a parameter of the backbone and the head, by name; all others are the head's.
             scale: of all learning rates.
+            dimensions: of the parameters, by name, before FSDP made each a part of a vector; None for those they have.
 
         Returns:
             Groups with ``lr_scale``, from the highest rate to the lowest, of each rate the decayed one first. Those
@@ -69,11 +76,13 @@ class ParameterGroups:
             ValueError: if no parameter is trainable.
         """
         groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
-        for name, parameter in model.named_parameters():
+        for wrapped_name, parameter in model.named_parameters():
             if not parameter.requires_grad:
                 continue
+            name = wrapped_name.replace("_fsdp_wrapped_module.", "")
             of_layer = self.layer_decay ** below_head[name] if name in below_head else self.head_lr
-            groups.setdefault((-of_layer * scale, self.is_exempt(name, parameter)), []).append(parameter)
+            exempt = self._is_exempt(name, dimensions[name] if dimensions else parameter.ndim)
+            groups.setdefault((-of_layer * scale, exempt), []).append(parameter)
         if not groups:
             raise ValueError(
                 f"{type(model).__name__} has no trainable parameter: unfreeze some before building an optimiser"
@@ -83,7 +92,6 @@ class ParameterGroups:
             for (negative, exempt), parameters in sorted(groups.items(), key=lambda group: group[0])
         ]
 
-    def is_exempt(self, name: str, parameter: nn.Parameter) -> bool:
-        """Whether a parameter does not decay."""
-        small = self.exempt_1d and (parameter.ndim <= 1 or name.endswith(".bias"))
+    def _is_exempt(self, name: str, dimensions: int) -> bool:
+        small = self.exempt_1d and (dimensions <= 1 or name.endswith(".bias"))
         return small or any(part in name for part in self.no_decay)

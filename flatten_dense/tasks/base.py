@@ -69,6 +69,7 @@ class BaseTask(LightningModule):
         self._groups = groups
         self._schedule = schedule
         self._weights = weights
+        self._dimensions: dict[str, int] | None = None
         self._freezing = freeze
         if freeze.stages:
             backbone.freeze(freeze.stages)
@@ -107,8 +108,9 @@ class BaseTask(LightningModule):
         )
 
     def setup(self, stage: str) -> None:
-        """Give the backbone its weights here, if the strategy deals them out among processes before a fit starts."""
+        """Do here what needs whole parameters, if the strategy deals them out among processes before a fit starts."""
         if stage == "fit" and self.trainer.strategy.restore_checkpoint_after_setup:
+            self._dimensions = {name: parameter.ndim for name, parameter in self.named_parameters()}
             self._load_weights()
 
     def on_fit_start(self) -> None:
@@ -150,7 +152,7 @@ class BaseTask(LightningModule):
         names = self.backbone.pretrained_names()
         below_head = self.backbone.depth.below_head if self._groups.layer_decay != 1 else dict.fromkeys(names, 0)
         in_task = {f"backbone.body.{name}": layers for name, layers in below_head.items()}
-        optimizer = self._make_optimizer(self._groups(self, in_task, self._batch_scale()))
+        optimizer = self._make_optimizer(self._groups(self, in_task, self._batch_scale(), self._dimensions))
         if self._schedule is None:
             for group in optimizer.param_groups:
                 group["lr"] *= group["lr_scale"]

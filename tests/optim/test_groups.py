@@ -64,6 +64,17 @@ def test_imagenet_rule_exempts_vectors_and_tables_but_decays_positional_encoding
     assert names(model, decayed) == {"proj.weight", "positional_encoding"}
 
 
+def test_parameters_that_fsdp_made_vectors_are_sorted_as_what_they_were() -> None:
+    model = Model()
+    dimensions = {name: parameter.ndim for name, parameter in model.named_parameters()}
+    sharded = nn.Module()
+    sharded._fsdp_wrapped_module = model
+    for parameter in model.parameters():
+        parameter.data = parameter.data.flatten()
+    decayed, _ = ParameterGroups(IMAGENET_NO_DECAY, exempt_1d=True)(sharded, {}, dimensions=dimensions)
+    assert names(model, decayed) == {"proj.weight", "positional_encoding"}
+
+
 def test_frozen_parameters_are_left_out() -> None:
     model = Model()
     model.proj.requires_grad_(False)

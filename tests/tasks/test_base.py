@@ -3,6 +3,7 @@ from functools import partial
 import pytest
 import torch
 from lightning import Trainer
+from lightning.pytorch.strategies import SingleDeviceStrategy
 from torch.utils.data import DataLoader
 
 from flatten_dense.optim import CosineSchedule, Freezing, ParameterGroups, PolySchedule
@@ -163,3 +164,24 @@ def test_the_rate_follows_the_images_of_a_step(make_task, caplog):
     # Batches of 2, two of them a step: a quarter of 16.
     assert rates == pytest.approx([0.0, 0.0, 0.11, 0.11])
     assert "meant for 16 images a step; a step takes 4 (batch 2 x 1 processes x 2 accumulated)" in caplog.text
+
+
+def test_weights_and_dimensions_are_taken_before_a_strategy_deals_the_parameters_out(make_task, tmp_path, monkeypatch):
+    source = make_task(seed=1).backbone.body.model
+    torch.save(source.state_dict(), tmp_path / "source.pth")
+    task = make_task(weights=str(tmp_path / "source.pth"), groups=ParameterGroups(exempt_1d=True))
+    monkeypatch.setattr(SingleDeviceStrategy, "restore_checkpoint_after_setup", True)  # as FSDP
+    seen = []
+    monkeypatch.setattr(
+        SingleDeviceStrategy,
+        "model_to_device",
+        lambda strategy: (
+            seen.append(task.backbone.body.model.stages[0].pos_embed.clone())
+            or [setattr(parameter, "data", parameter.data.flatten()) for parameter in task.neck.parameters()]
+        ),
+    )
+    with pytest.raises(RuntimeError):  # a flattened neck cannot run
+        trainer(max_steps=1).fit(task, loader(1))
+    assert torch.equal(seen[0], source.stages[0].pos_embed)
+    decayed = {id(parameter) for parameter in task.trainer.optimizers[0].param_groups[0]["params"]}
+    assert all((id(p) in decayed) == name.endswith("weight") for name, p in task.neck.named_parameters())
