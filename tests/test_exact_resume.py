@@ -8,10 +8,11 @@ import pytest
 import torch
 from lightning import LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.strategies import SingleDeviceStrategy
 from torch import nn
 from torch.utils.data import Dataset
 
-from flatten_dense.callbacks import EMA, LastCheckpoint, RandomStates
+from flatten_dense.callbacks import EMA, LastCheckpoint, RandomStates, Resumption
 from flatten_dense.data.base import BaseDataModule
 from flatten_dense.structures import InputFormat, LabelSpace, Normalization, default_palette
 from flatten_dense.tasks.checkpoint import AtomicCheckpointIO, read_checkpoint
@@ -78,12 +79,12 @@ class Net(LightningModule):
 
     def configure_optimizers(self):
         optimizer = torch.optim.AdamW(self.parameters(), 0.1)
-        scheduler = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.1, STEPS)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: (1 - step / STEPS) ** 0.9)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
 
 def fit(folder, net, ckpt_path=None, num_workers=0, save_every=1, **options):
-    callbacks = [RandomStates(), EMA(0.9), ModelCheckpoint(folder, "best", monitor="score", mode="max")]
+    callbacks = [RandomStates(), Resumption(), EMA(0.9), ModelCheckpoint(folder, "best", monitor="score", mode="max")]
     trainer = Trainer(
         **options,
         accelerator="cpu",
@@ -176,6 +177,12 @@ def test_steps_after_the_last_checkpoint_are_repeated(uninterrupted, limits, sto
 
 @pytest.mark.parametrize("stop_before", [None, 9])
 def test_workers_change_nothing(uninterrupted, limits, stop_before, tmp_path):
+    require_same(train(tmp_path, stop_before, num_workers=1, **limits), uninterrupted)
+
+
+@pytest.mark.parametrize("stop_before", [5, 9])
+def test_a_strategy_that_loads_late_changes_nothing(uninterrupted, limits, stop_before, tmp_path, monkeypatch):
+    monkeypatch.setattr(SingleDeviceStrategy, "restore_checkpoint_after_setup", True)  # as FSDP does
     require_same(train(tmp_path, stop_before, num_workers=1, **limits), uninterrupted)
 
 

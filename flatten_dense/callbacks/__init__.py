@@ -15,6 +15,7 @@ from flatten_dense.callbacks.pictures import CurvePlotter, PredictionPlotter
 from flatten_dense.callbacks.predictions import PredictionWriter
 from flatten_dense.callbacks.preemption import Preemption
 from flatten_dense.callbacks.random_states import RandomStates
+from flatten_dense.callbacks.resumption import Resumption
 from flatten_dense.callbacks.unfreezing import GradualUnfreezing
 from flatten_dense.callbacks.worst_images import WorstImages
 
@@ -36,6 +37,7 @@ __all__ = [
     "PredictionWriter",
     "Preemption",
     "RandomStates",
+    "Resumption",
     "WorstImages",
     "weights_hash",
 ]

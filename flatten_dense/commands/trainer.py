@@ -11,17 +11,18 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from lightning import Callback, Trainer
-from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, RichProgressBar, TQDMProgressBar
+from lightning.pytorch.callbacks import Checkpoint, LambdaCallback, ModelCheckpoint, RichProgressBar, TQDMProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info
 from torch import cuda
 
 from flatten_dense import heads, losses, necks  # noqa: F401 - so that recipes can name their classes
-from flatten_dense.callbacks import BestEvaluation, CurvePlotter, LastCheckpoint, Preemption, RandomStates
+from flatten_dense.callbacks import BestEvaluation, CurvePlotter, LastCheckpoint, Preemption, RandomStates, Resumption
 from flatten_dense.commands.configuration import with_recipes
 from flatten_dense.commands.dry_run import dry_run, trial_options
-from flatten_dense.commands.runs import new_run, run_of, save_config
+from flatten_dense.commands.resume import describe_changes, require_resumable
+from flatten_dense.commands.runs import new_run, newest_config, run_of, save_config
 from flatten_dense.data import classification, detection  # noqa: F401 - so that --data can name its data modules
 from flatten_dense.data.ade20k import ADE20KDataModule  # noqa: F401
 from flatten_dense.data.base import BaseDataModule
@@ -143,9 +144,11 @@ class TrainerCLI(LightningCLI):
             kwargs |= trial_options(self._scratch.name)
             callbacks.clear()
         else:
-            run, resume_step = self._start_run()
+            dumped = parser.dump(config, skip_unset=False)
+            run, resume_step = self._start_run(dumped)
             self.run_directory = run
-            save_config(run, parser.dump(config, skip_unset=False))
+            if resume_step is not None:  # not before it is sure that the run can go on with it
+                callbacks.append(LambdaCallback(on_train_start=lambda *_: save_config(run, dumped)))
             kwargs["logger"] = self._loggers(run, resume_step)
             kwargs["default_root_dir"] = run
             callbacks += self._run_callbacks(run)
@@ -206,15 +209,21 @@ class TrainerCLI(LightningCLI):
         name = self._get(self.config, "name")
         return str(name or "run")
 
-    def _start_run(self) -> tuple[Path, int | None]:
-        """The run's directory, and the step it resumes from if it does."""
-        checkpoint = self._get(self.config, "ckpt_path")
-        if self.verb == "fit" and checkpoint and not self._starts_anew:
-            run = run_of(Path(checkpoint))
-            if run is not None:
-                return run, int(read_checkpoint(Path(checkpoint))["global_step"])
+    def _start_run(self, config: str) -> tuple[Path, int | None]:
+        """The run's directory, where its configuration is kept; and the step it resumes from if it does."""
+        path = self._get(self.config, "ckpt_path")
+        if self.verb == "fit" and path:
+            checkpoint, resumed = read_checkpoint(Path(path)), run_of(Path(path))
+            require_resumable(Path(path), checkpoint, self.model)
+            changes = describe_changes(newest_config(resumed).read_text(), config) if resumed else ""
+            if changes:
+                rank_zero_info(f"The command line changes the options of the run it goes on with:\n{changes}\n")
+            if resumed and not self._starts_anew:
+                return resumed, int(checkpoint["global_step"])
         suffix = "" if self.verb == "fit" else f"-{self.verb}"
-        return new_run(Path(self._get(self.config, "runs")), self._run_name() + suffix), None
+        run = new_run(Path(self._get(self.config, "runs")), self._run_name() + suffix)
+        save_config(run, config)
+        return run, None
 
     def _loggers(self, run: Path, resume_step: int | None) -> list[Logger] | bool:
         chosen = self._get(self.config_init, "trainer").get("logger")
@@ -241,7 +250,7 @@ class TrainerCLI(LightningCLI):
         best = ModelCheckpoint(directory, "best", monitor=self.model.monitor, mode="max", enable_version_counter=False)
         last = LastCheckpoint(directory / "last.ckpt", every)
         # The last checkpoint comes last: it holds what the others know.
-        return [*callbacks, CurvePlotter(run), RandomStates(), best, last, Preemption(last)]
+        return [*callbacks, CurvePlotter(run), RandomStates(), Resumption(), best, last, Preemption(last)]
 
     def _report(self) -> None:
         run = self.run_directory

@@ -153,6 +153,9 @@ class BaseDataModule(LightningDataModule, ABC):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Begin the next training there."""
         self._start = state_dict["epoch"], state_dict["batch"]
+        if self._sampler is not None and self.trainer is not None:
+            # Some strategies load checkpoints after Lightning has asked for the loader: it has to ask again.
+            self.trainer.fit_loop._combined_loader = None
 
     def val_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Batches of lists, in the order of the file names."""
