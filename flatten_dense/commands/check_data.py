@@ -16,7 +16,7 @@ from rich.markup import escape
 from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 from rich.table import Table
 
-from flatten_dense.commands.recipe_sections import names_class, recipe_section
+from flatten_dense.commands.recipe_sections import class_named, recipe_section
 from flatten_dense.commands.recipes import find_recipe
 from flatten_dense.data.ade20k import ADE20KDataModule  # noqa: F401 - so that --data can name it
 from flatten_dense.data.classification import ImageFolderDataModule
@@ -30,6 +30,7 @@ _DESCRIPTION = """Read every photo and all annotations of all splits and report 
 changed. Exit status: 0 without errors, 1 with errors, 2 if the command line is wrong. Warnings alone do not fail."""
 _NAMES_CLASS = re.compile(r"--data(\.class_path|\.help)?(=|$)|-h$|--help$")
 _CHECKED = (SegmentationDataModule, DetectionDataModule, ImageFolderDataModule)
+_SHARDS = "ShardDataModule"
 _FILES_SHOWN = 5
 _WIDTH_OF_A_FILE = 140  # columns, where the output is no terminal
 
@@ -72,7 +73,9 @@ def _with_data_sections(args: Sequence[str]) -> list[str]:
     finder.add_argument("-c", "--config", action="append", default=[])
     known, rest = finder.parse_known_args(args)
     sections = [recipe_section(find_recipe(name), "data") for name in known.config]
-    if not any(names_class(section) for section in sections) and not any(map(_NAMES_CLASS.match, rest)):
+    if any(class_named(section) == _SHARDS for section in sections) or any(_SHARDS in word for word in rest):
+        raise ValueError("shards are not checked: check the folder that they are made of, --data ImageFolderDataModule")
+    if not any(class_named(section) for section in sections) and not any(map(_NAMES_CLASS.match, rest)):
         raise ValueError(
             "how the data are laid out is not said: give --data ADE20KDataModule or FolderPairsDataModule (masks), "
             "CocoDataModule, VocDataModule or YoloDataModule (boxes), ImageFolderDataModule (classes), a class of your "

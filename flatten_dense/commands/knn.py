@@ -17,7 +17,7 @@ from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
 from flatten_dense.backbones import TimmBackbone, TimmClassifier, load_weights
 from flatten_dense.callbacks.metrics_file import weights_hash
-from flatten_dense.commands.recipe_sections import recipe_section
+from flatten_dense.commands.recipe_sections import class_named, recipe_section
 from flatten_dense.commands.recipes import find_recipe
 from flatten_dense.commands.runs import new_run
 from flatten_dense.data.base import Split
@@ -32,6 +32,8 @@ from flatten_dense.tasks.classification import ClassificationTask
 _DESCRIPTION = """Classify each validation photo by the training photos whose features are most like its own, without
 training anything: what a frozen backbone knows. The model comes from a checkpoint of any task (--ckpt_path), or from a
 classification recipe with weights (-c RECIPE --model.weights SOURCE)."""
+
+_OTHER_TASKS = ("SemanticSegmentationTask", "DetectionTask")
 
 
 def run(args: Sequence[str]) -> None:
@@ -111,6 +113,9 @@ def _with_checkpoint(args: Sequence[str]) -> tuple[list[str], list[str], str]:
     for recipe in recipes:
         names = ("data",) if known.ckpt_path is not None else ("model", "data")
         stack.append({name: recipe_section(recipe, name) for name in names})
+        task = class_named(stack[-1].get("model"))
+        if task in _OTHER_TASKS:
+            raise ValueError(f"-c {recipe}: knn reads classification recipes, of a {task} its checkpoint: --ckpt_path")
     return rest, [word for section in stack for word in ("--config", json.dumps(section))], name
 
 

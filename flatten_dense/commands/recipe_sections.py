@@ -22,9 +22,10 @@ def recipe_section(recipe: Path, name: str) -> object:
     return section
 
 
-def names_class(section: object) -> bool:
-    """Whether a section says which class it configures."""
-    return isinstance(section, str) or (isinstance(section, dict) and "class_path" in section)
+def class_named(section: object) -> str | None:
+    """Name of the class that a section configures, without its module; None if it does not say."""
+    path = section.get("class_path") if isinstance(section, dict) else section
+    return path.rpartition(".")[2] if isinstance(path, str) else None
 
 
 def _read_yaml(path: Path) -> object:

@@ -155,6 +155,7 @@ def test_a_folder_of_another_layout_is_told_as_a_problem(name, detection, capsys
         (["-c", str(RECIPE), "--data.root", "nowhere"], "--data.root nowhere: no such folder"),
         (["-c", str(RECIPE), "--data.root", ".", "--data.rot", "x"], "unknown option --data.rot"),
         (["-c", str(RECIPE), "--data.root", ".", "--data.num_workers", "-1"], "num_workers must be at least 0"),
+        (["--data", "ShardDataModule", "--data.root", "."], "check the folder that they are made of"),
         (["-c", "model.yaml"], "no section 'data'"),
         (["-c", "text.yaml"], "no YAML"),
     ],

@@ -132,6 +132,11 @@ def test_a_checkpoint_says_what_the_model_is(fitted, folder, capsys):
     assert "leave out the options of --model" in refusal(folder, capsys, *args)
 
 
+def test_a_recipe_of_another_task_is_none_of_a_classifier(folder, capsys):
+    args = ["-c", "segmentation/flatten_pvt_nano_fpn_shapes", "--model.weights", "x.pt"]
+    assert "of a SemanticSegmentationTask its checkpoint: --ckpt_path" in refusal(folder, capsys, *args)
+
+
 @pytest.mark.parametrize(
     ("args", "reason"),
     [

@@ -1,6 +1,6 @@
 import pytest
 
-from flatten_dense.commands.recipe_sections import names_class, recipe_section
+from flatten_dense.commands.recipe_sections import class_named, recipe_section
 
 
 def test_a_section_stands_in_the_recipe_or_in_a_file_beside_it(tmp_path):
@@ -22,6 +22,8 @@ def test_what_is_no_yaml_is_named(tmp_path):
         recipe_section(tmp_path / "recipe.yaml", "data")
 
 
-@pytest.mark.parametrize(("section", "names"), [("A", True), ({"class_path": "A"}, True), ({"init_args": {}}, False)])
-def test_a_class_is_named_or_not(section, names):
-    assert names_class(section) == names
+@pytest.mark.parametrize(
+    ("section", "name"), [("A", "A"), ({"class_path": "mine.A"}, "A"), ({"init_args": {}}, None), (None, None)]
+)
+def test_a_class_is_named_or_not(section, name):
+    assert class_named(section) == name
