@@ -92,7 +92,7 @@ class TimmBackbone(TimmModel):
             raise ValueError(
                 "image_sizes keep the images of a padded batch apart, which only FLatten backbones can; leave them out"
             )
-        maps: list[Tensor] = self.body(images, image_sizes)
+        maps: list[Tensor] = self.run(images, lambda batch: self.body(batch, image_sizes))
         return maps
 
     def pooled(self, images: Tensor) -> Tensor:

@@ -2,12 +2,14 @@
 
 import difflib
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from typing import Any
 
 import timm
 import torch
 from timm.layers.patch_embed import PatchEmbed
+from timm.models._features import FeatureGetterNet
 from torch import Tensor, nn
 
 from flatten_dense.backbones.depth import Depth, depth_of, pretrained_names
@@ -31,6 +33,7 @@ class TimmModel(nn.Module):
         body: the model.
         is_pretrained: whether it started from timm's weights.
         resting_parameters: of the stages that are kept as they are.
+        memory_format: that images are brought to.
 
     Raises:
         ValueError: for an unknown name, an argument that the model does not take, or weights that do not exist.
@@ -43,6 +46,8 @@ class TimmModel(nn.Module):
         self.is_pretrained = pretrained
         self.resting_parameters: list[nn.Parameter] = []
         self._resting_modules: list[nn.Module] = []
+        self._is_compiled = False
+        self.memory_format: torch.memory_format = torch.preserve_format
         self._arguments = arguments = dict(options)
         if drop_path_rate:
             arguments["drop_path_rate"] = drop_path_rate
@@ -51,6 +56,27 @@ class TimmModel(nn.Module):
         except (TypeError, IndexError, RuntimeError, AssertionError) as error:
             raise ValueError(
                 f"timm cannot build backbone {name!r} with pretrained={pretrained}, options={arguments}: {error}"
+            ) from error
+
+    def compile_training(self) -> None:
+        """Compile the way of training images through ``body``; evaluation, and other ways, are not compiled."""
+        if not self._is_compiled:
+            self.body.compile()
+        self._is_compiled = True
+
+    def keep_fewer_activations(self) -> None:
+        """Compute activations again in the backward pass instead of keeping them.
+
+        Raises:
+            ValueError: timm cannot do that with this model.
+        """
+        body: Any = self.body.model if isinstance(self.body, FeatureGetterNet) else self.body
+        try:
+            body.set_grad_checkpointing(True)
+        except (AttributeError, AssertionError, NotImplementedError) as error:
+            raise ValueError(
+                f"--model.speed.checkpointing true: timm cannot do that with backbone {self._name!r}; leave it out, or "
+                "make batches smaller (--data.batch_size) and accumulate them (--trainer.accumulate_grad_batches)"
             ) from error
 
     def run(self, images: Tensor, forward: Callable[[Tensor], Any] | None = None) -> Any:  # noqa: ANN401 - a tensor or several
@@ -63,8 +89,10 @@ class TimmModel(nn.Module):
         Raises:
             ValueError: for images of a size that the model cannot take.
         """
+        images = images.to(memory_format=self.memory_format)
         try:
-            return (forward or self.body)(images)
+            with self._compiling(self.training and forward is None):
+                return (forward or self.body)(images)
         except (AssertionError, RuntimeError) as error:  # timm's words for a size that a model cannot take
             if isinstance(error, RuntimeError) and not any(words in str(error) for words in _SIZE_COMPLAINTS):
                 raise
@@ -138,6 +166,12 @@ class TimmModel(nn.Module):
         """What freezing may switch: not what a model keeps fixed by itself."""
         parameters = (self.body.get_parameter(name) for name in self.pretrained_names())
         return [parameter for parameter in parameters if parameter.requires_grad]
+
+    def _compiling(self, wanted: bool) -> AbstractContextManager[None]:
+        if wanted or not self._is_compiled:
+            return nullcontext()
+        eager: AbstractContextManager[None] = torch.compiler.set_stance("force_eager")
+        return eager
 
     def plain(self) -> nn.Module:
         """The model as a classifier; where ``body`` gives maps instead, one without numbers, on the meta device."""

@@ -192,7 +192,7 @@ def does_not_fit(data: BaseDataModule, meter: DryRunMeter) -> str:
     smaller = f"--data.batch_size {half} with --trainer.accumulate_grad_batches 2, " if data.batch_size > 1 else ""
     return (
         f"--dry-run: the heaviest batch, {meter.measurements.heaviest}, does not fit into the memory of the GPU. What "
-        f"makes it fit: {smaller}--trainer.precision bf16-mixed, smaller images"
+        f"makes it fit: {smaller}--trainer.precision bf16-mixed, --model.speed.checkpointing true, smaller images"
     )
 
 

@@ -16,6 +16,7 @@ from flatten_dense.callbacks.photo_writer import PhotoWriter
 from flatten_dense.data.images import first_few
 from flatten_dense.optim import Freezing, ParameterGroups, Schedule
 from flatten_dense.structures import InputFormat, Labels
+from flatten_dense.tasks.speed import Speed
 
 CHECKPOINT_KEY = "flatten_dense"
 CHECKPOINT_FORMAT = 2
@@ -34,6 +35,7 @@ class BaseTask(LightningModule):
         weights: what the backbone starts a fit from, as :func:`flatten_dense.backbones.load_weights` takes it; a fit
             that goes on from a checkpoint does not look at it.
         freeze: which stages of the backbone stay as they start, and until when.
+        speed: what makes steps faster or smaller.
     """
 
     labels_type: type[Labels]
@@ -58,6 +60,7 @@ class BaseTask(LightningModule):
         schedule: Schedule | None = None,
         weights: str | None = None,
         freeze: Freezing = Freezing(),  # noqa: B008 - frozen
+        speed: Speed = Speed(),  # noqa: B008 - frozen
     ) -> None:
         super().__init__()
         if labels is None:
@@ -71,6 +74,7 @@ class BaseTask(LightningModule):
         self._weights = weights
         self._dimensions: dict[str, int] | None = None
         self._freezing = freeze
+        self._speed = speed
         if freeze.stages:
             backbone.freeze(freeze.stages)
         if freeze.unfreeze_at:
@@ -108,7 +112,12 @@ class BaseTask(LightningModule):
         )
 
     def setup(self, stage: str) -> None:
-        """Do here what needs whole parameters, if the strategy deals them out among processes before a fit starts."""
+        """Apply the options of speed; do here what needs whole parameters, if the strategy deals them out.
+
+        Raises:
+            ValueError: as :meth:`Speed.apply`.
+        """
+        self._speed.apply(self, self.backbone)
         if stage == "fit" and self.trainer.strategy.restore_checkpoint_after_setup:
             self._dimensions = {name: parameter.ndim for name, parameter in self.named_parameters()}
             self._load_weights()

@@ -16,7 +16,7 @@ from flatten_dense.tasks.semantic_segmentation import SemanticSegmentationTask  
 
 TRUSTED_PACKAGES = ("flatten_dense",)
 _OF_OLDER_VERSIONS = ("no_decay", "freeze_backbone")  # now within groups and freeze
-_TRAINING_ONLY = ("optimizer", "groups", "schedule", "weights", "freeze", "loss", *_OF_OLDER_VERSIONS)
+_TRAINING_ONLY = ("optimizer", "groups", "schedule", "weights", "freeze", "speed", "loss", *_OF_OLDER_VERSIONS)
 _HELD_BY_LABELS = ("classes", "num_classes", "reduce_zero_label", "ignore_index", "label_map")
 
 

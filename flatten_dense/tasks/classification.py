@@ -25,6 +25,7 @@ from flatten_dense.metrics import (
 from flatten_dense.optim import Freezing, ParameterGroups, Schedule
 from flatten_dense.structures import ClassLabels, InputFormat
 from flatten_dense.tasks.base import BaseTask
+from flatten_dense.tasks.speed import Speed
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ class ClassificationTask(BaseTask):
         schedule: learning rate per step; None keeps it constant.
         weights: what the model starts a fit from: a file, an https URL, ``hf-hub:OWNER/NAME``, ``timm:NAME``.
         freeze: which stages of the backbone stay as they start, and until when.
+        speed: compilation, memory format, gradient checkpointing.
         mixing: Mixup and CutMix; None for none.
         label_smoothing: share of the target that is spread over all classes.
 
@@ -79,10 +81,11 @@ class ClassificationTask(BaseTask):
         schedule: Schedule | None = None,
         weights: str | None = None,
         freeze: Freezing = Freezing(),  # noqa: B008 - frozen
+        speed: Speed = Speed(),  # noqa: B008 - frozen
         mixing: Mixing | None = Mixing(),
         label_smoothing: float = 0.1,
     ) -> None:
-        super().__init__(backbone, labels, input_format, optimizer, groups, schedule, weights, freeze)
+        super().__init__(backbone, labels, input_format, optimizer, groups, schedule, weights, freeze, speed)
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"--model.label_smoothing must be from 0 to below 1, got {label_smoothing}")
         backbone.set_num_classes(self.labels.num_classes)

@@ -10,6 +10,7 @@ from flatten_dense.backbones import TimmBackbone
 from flatten_dense.optim import Freezing, ParameterGroups, Schedule
 from flatten_dense.structures import InputFormat, Labels
 from flatten_dense.tasks.base import BaseTask
+from flatten_dense.tasks.speed import Speed
 
 
 class DenseTask(BaseTask):
@@ -25,6 +26,7 @@ class DenseTask(BaseTask):
         schedule: as there.
         weights: as there.
         freeze: as there.
+        speed: as there.
     """
 
     backbone: TimmBackbone
@@ -40,8 +42,9 @@ class DenseTask(BaseTask):
         schedule: Schedule | None = None,
         weights: str | None = None,
         freeze: Freezing = Freezing(),  # noqa: B008 - frozen
+        speed: Speed = Speed(),  # noqa: B008 - frozen
     ) -> None:
-        super().__init__(backbone, labels, input_format, optimizer, groups, schedule, weights, freeze)
+        super().__init__(backbone, labels, input_format, optimizer, groups, schedule, weights, freeze, speed)
         self.neck = neck(backbone.channels, backbone.strides) if neck else None
         backbone.leave_out(getattr(self.neck, "start_level", 0))
 

@@ -19,6 +19,7 @@ from flatten_dense.optim import Freezing, ParameterGroups, Schedule
 from flatten_dense.structures import DetectionLabels, Detections, ImageBatch, InputFormat, pad_images
 from flatten_dense.tasks.dense import DenseTask
 from flatten_dense.tasks.nonfinite import require_finite
+from flatten_dense.tasks.speed import Speed
 
 _PAD_TO = 32
 
@@ -37,6 +38,7 @@ class DetectionTask(DenseTask):
         schedule: learning rate per step; None keeps it constant.
         weights: what the backbone starts a fit from: a file, an https URL, ``hf-hub:OWNER/NAME``, ``timm:NAME``.
         freeze: which stages of the backbone stay as they start, and until when.
+        speed: compilation, memory format, gradient checkpointing.
         padding_mask: whether the images of a padded batch are kept apart, so that detections do not depend on what an
             image was batched with; backbones of timm cannot, nor do PVTv2's pooled forms and torchvision's conventions.
 
@@ -61,9 +63,10 @@ class DetectionTask(DenseTask):
         schedule: Schedule | None = None,
         weights: str | None = None,
         freeze: Freezing = Freezing(),  # noqa: B008 - frozen
+        speed: Speed = Speed(),  # noqa: B008 - frozen
         padding_mask: bool = True,
     ) -> None:
-        super().__init__(backbone, neck, labels, input_format, optimizer, groups, schedule, weights, freeze)
+        super().__init__(backbone, neck, labels, input_format, optimizer, groups, schedule, weights, freeze, speed)
         self.head = head(self.feature_channels, self.feature_strides, self.labels.num_classes)
         rules = self.head.conventions
         self.padding_mask = padding_mask and backbone.keeps_images_apart and not rules.padding_is_image

@@ -22,6 +22,7 @@ from flatten_dense.metrics.segmentation import SegmentationConfusion, Segmentati
 from flatten_dense.optim import Freezing, ParameterGroups, Schedule
 from flatten_dense.structures import InputFormat, LabelSpace
 from flatten_dense.tasks.dense import DenseTask
+from flatten_dense.tasks.speed import Speed
 
 
 class SemanticSegmentationTask(DenseTask):
@@ -38,6 +39,7 @@ class SemanticSegmentationTask(DenseTask):
         schedule: learning rate per step; None keeps it constant.
         weights: what the backbone starts a fit from: a file, an https URL, ``hf-hub:OWNER/NAME``, ``timm:NAME``.
         freeze: which stages of the backbone stay as they start, and until when.
+        speed: compilation, memory format, gradient checkpointing.
         loss: of the logits; None is the cross-entropy of the published recipes.
         auxiliary_head: a second head on the same maps, built as ``head``, that only training uses; or None.
         auxiliary_weight: factor of its loss.
@@ -65,13 +67,14 @@ class SemanticSegmentationTask(DenseTask):
         schedule: Schedule | None = None,
         weights: str | None = None,
         freeze: Freezing = Freezing(),  # noqa: B008 - frozen
+        speed: Speed = Speed(),  # noqa: B008 - frozen
         loss: SegmentationLoss | None = None,
         auxiliary_head: Callable[[Sequence[int], Sequence[int], int], SegmentationHead] | None = None,
         auxiliary_weight: float = 0.4,
         inference: Inference = Inference(),  # noqa: B008 - frozen
         protocol: str = "mmseg",
     ) -> None:
-        super().__init__(backbone, neck, labels, input_format, optimizer, groups, schedule, weights, freeze)
+        super().__init__(backbone, neck, labels, input_format, optimizer, groups, schedule, weights, freeze, speed)
         parts = self.feature_channels, self.feature_strides, self.labels.num_classes
         self.head = head(*parts)
         self.auxiliary_head = auxiliary_head(*parts) if auxiliary_head else None

@@ -42,7 +42,7 @@ def test_a_loaded_task_segments_a_photo(fitted):
 
 def test_recipe_leaves_out_what_only_training_needs(fitted):
     arguments = read_recipe(fitted.best)["model"]["init_args"]
-    assert not {"optimizer", "groups", "schedule", "freeze"} & set(arguments)
+    assert not {"optimizer", "groups", "schedule", "freeze", "speed"} & set(arguments)
     assert "pretrained" not in arguments["backbone"]
 
 
