@@ -11,11 +11,12 @@ from flatten_dense.structures import ClassLabels
 from flatten_dense.tasks.classification import ClassificationTask
 from flatten_dense.tasks.speed import Speed
 
+PLAIN = Speed()
 BUT_COMPILED = Speed(channels_last=True, checkpointing=True)
 ALL = Speed(compile=True, channels_last=True, checkpointing=True)
 
 
-def make_classifier(speed=Speed(), backbone="flatten_pvt_test", **options):
+def make_classifier(speed=PLAIN, backbone="flatten_pvt_test", **options):
     torch.manual_seed(0)
     labels = ClassLabels(("cat", "dog", "bird"))
     return ClassificationTask(TimmClassifier(backbone), labels, mixing=None, speed=speed, **options)
@@ -71,7 +72,7 @@ def test_segmentation_has_the_same_gradients(make_task):
 
 def test_detection_has_the_same_gradients(make_detector, detection_batch):
     every = []
-    for speed in (Speed(), BUT_COMPILED):
+    for speed in (PLAIN, BUT_COMPILED):
         task = make_detector(speed=speed)
         torch.manual_seed(0)  # which regions are learnt from
         every.append(gradients(task, detection_batch))
@@ -126,7 +127,7 @@ def test_a_model_that_keeps_all_activations_says_so():
 @pytest.mark.parametrize("backbone", ["flatten_pvt_test", "flatten_swin_test", "test_vit", "test_resnet"])
 def test_checkpointing_keeps_fewer_activations(backbone):
     kept = []
-    for speed in (Speed(), Speed(checkpointing=True)):
+    for speed in (PLAIN, Speed(checkpointing=True)):
         model = TimmBackbone(backbone).train()
         speed.apply(model, model)
         bytes_kept = 0
@@ -151,7 +152,7 @@ def test_channels_last_reaches_weights_and_images():
     assert all(weight.is_contiguous(memory_format=torch.channels_last) for weight in [*convolutions, *seen])
 
 
-@pytest.mark.parametrize(("first", "second"), [(BUT_COMPILED, Speed()), (Speed(), BUT_COMPILED)])
+@pytest.mark.parametrize(("first", "second"), [(BUT_COMPILED, PLAIN), (PLAIN, BUT_COMPILED)])
 def test_a_checkpoint_does_not_depend_on_the_options(tmp_path, first, second):
     task = make_classifier(first)
     train(task, [photos(2)]).save_checkpoint(tmp_path / "step.ckpt")
