@@ -5,9 +5,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning import Callback, LightningModule
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
-from torch import Tensor
+from torch import Tensor, distributed
 from torch.optim import AdamW, Optimizer
 
 from flatten_dense.backbones import TimmModel, load_weights
@@ -148,9 +149,9 @@ class BaseTask(LightningModule):
             )
 
     def log_training(self, losses: dict[str, Tensor], batch_size: int) -> None:
-        """Log the losses of a step and the learning rate it is taken with."""
-        for name, value in losses.items():
-            self.log(f"train/{name}", value.detach(), prog_bar=name == "loss", batch_size=batch_size)
+        """Log the losses of a step, their means over all processes, and the learning rate it is taken with."""
+        for name, value in _mean_over_processes(losses).items():
+            self.log(f"train/{name}", value, prog_bar=name == "loss", batch_size=batch_size)
         optimizer = self.optimizers()
         if isinstance(optimizer, Optimizer | list):
             first = optimizer[0] if isinstance(optimizer, list) else optimizer
@@ -235,3 +236,12 @@ class BaseTask(LightningModule):
                 f"differ, such as: {differing[0]}. Leave the model's options to the checkpoint, or give it those it "
                 "was trained with"
             )
+
+
+def _mean_over_processes(losses: dict[str, Tensor]) -> dict[str, Tensor]:
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return {name: value.detach() for name, value in losses.items()}
+    # Lightning's sync_dist would make the processes wait for one another, once for each loss.
+    values = torch.stack([value.detach() for value in losses.values()])
+    distributed.all_reduce(values)
+    return dict(zip(losses, values / distributed.get_world_size(), strict=True))
