@@ -1,4 +1,7 @@
-"""Two processes of a batch each learn what one process learns from both batches, and leave one run behind."""
+"""Two processes of a batch each learn what one process learns from both batches, and leave one run behind.
+
+Run as a program, this file is the command line with a strategy ``fsdp_on_cpu``: FSDP, which Lightning keeps to GPUs.
+"""
 
 import csv
 import json
@@ -9,7 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch.strategies import FSDPStrategy, StrategyRegistry
 from PIL import Image
+from torch.distributed.fsdp import FullyShardedDataParallel
 
 from flatten_dense.cli import main
 from flatten_dense.data.shapes import write_shapes
@@ -76,23 +81,36 @@ def losses_of(run: Path) -> list[float]:
         return [float(row["train/loss"]) for row in csv.DictReader(file) if row["train/loss"]]
 
 
+def one_process(options: list[str]) -> None:
+    assert main([*options, "--trainer.devices", "1", "--data.batch_size", "4"]) == 0
+
+
+def two_processes(options: list[str], strategy: str) -> str:
+    """What they say; without GPUs they speak by gloo."""
+    program = [__file__] if strategy == "fsdp_on_cpu" else ["-m", "flatten_dense.cli"]
+    options = [*options, "--trainer.devices", "2", "--data.batch_size", "2", "--trainer.strategy", strategy]
+    finished = subprocess.run([sys.executable, *program, *options], capture_output=True, text=True, timeout=600)
+    assert finished.returncode == 0, finished.stderr
+    return finished.stderr
+
+
+def assert_same_weights(run: Path, other: Path, **tolerances: float) -> None:
+    ours, theirs = (read_checkpoint(path / "checkpoints/last.ckpt")["state_dict"] for path in (run, other))
+    assert ours.keys() == theirs.keys()
+    for name, tensor in theirs.items():
+        torch.testing.assert_close(ours[name], tensor, **tolerances)
+
+
 def check(recipe: str, data: Path, folder: Path) -> None:
     (folder / "micro.yaml").write_text(TRAINER + recipe)
-    fit = ["fit", "-c", str(folder / "micro.yaml"), "--data.root", str(data)]
-    one = [*fit, "--runs", str(folder / "one"), "--trainer.devices", "1", "--data.batch_size", "4"]
-    two = [*fit, "--runs", str(folder / "two"), "--trainer.devices", "2", "--data.batch_size", "2"]
-    ddp = ["--trainer.strategy", "ddp"]  # its backend without GPUs is gloo
-    command = [sys.executable, "-m", "flatten_dense.cli", *two, *ddp]
-    finished = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert finished.returncode == 0, finished.stderr
-    assert main(one) == 0
+    fit = ["fit", "-c", str(folder / "micro.yaml"), "--data.root", str(data), "--runs"]
+    said = two_processes([*fit, str(folder / "two")], "ddp")
+    one_process([*fit, str(folder / "one")])
     (one,), (two,) = ((folder / name / "micro").iterdir() for name in ("one", "two"))
 
     assert losses_of(two) == pytest.approx(losses_of(one), rel=1e-6)  # logged in float32
     assert len(losses_of(two)) == 4
-    ours, theirs = (read_checkpoint(run / "checkpoints/last.ckpt")["state_dict"] for run in (two, one))
-    for name, tensor in theirs.items():
-        torch.testing.assert_close(ours[name], tensor, rtol=1e-7, atol=1e-9)
+    assert_same_weights(two, one, rtol=1e-7, atol=1e-9)
 
     ours, theirs = (json.loads((run / "metrics.json").read_text()) for run in (two, one))
     for scores in (ours, theirs):
@@ -103,7 +121,7 @@ def check(recipe: str, data: Path, folder: Path) -> None:
     logs = [{name for name in names if "tfevents" in name} for names in left]
     assert len(logs[0]) == len(logs[1]) == 1
     assert left[0] - logs[0] == left[1] - logs[1]
-    assert finished.stderr.count("The run is in") == 1
+    assert said.count("The run is in") == 1
 
 
 def test_a_classifier(tmp_path):
@@ -113,3 +131,44 @@ def test_a_classifier(tmp_path):
 @pytest.mark.slow
 def test_a_detector(tmp_path):
     check(DETECTION, write_shapes(tmp_path / "shapes", 9, 5) / "coco", tmp_path)
+
+
+@pytest.mark.slow
+def test_fsdp_learns_clips_and_resumes_as_one_process(tmp_path):
+    photos = write_photos(tmp_path / "photos")
+    recipe = (TRAINER + CLASSIFICATION).replace("64-true", "32-true")
+    (tmp_path / "micro.yaml").write_text(
+        recipe.replace("AdamW, init_args: {lr: 1.0e-3}", "SGD, init_args: {lr: 0.1, momentum: 0.9}")
+    )
+    options = ["-c", str(tmp_path / "micro.yaml"), "--data.root", str(photos), "--trainer.gradient_clip_val", "0.5"]
+    options += ["--model.groups.exempt_1d", "true", "--runs"]
+    one_process(["fit", *options, str(tmp_path / "one")])
+    two_processes(["fit", *options, str(tmp_path / "two"), "--trainer.max_steps", "2"], "fsdp_on_cpu")
+    (one,), (two,) = ((tmp_path / name / "micro").iterdir() for name in ("one", "two"))
+    last = str(two / "checkpoints/last.ckpt")
+    two_processes(["fit", "--ckpt_path", last, "--trainer.max_steps", "4"], "fsdp_on_cpu")
+
+    assert losses_of(two) == pytest.approx(losses_of(one), rel=1e-4)
+    assert len(losses_of(two)) == 4
+    assert_same_weights(two, one, rtol=1e-4, atol=1e-5)
+    groups = [
+        read_checkpoint(run / "checkpoints/last.ckpt")["optimizer_states"][0]["param_groups"] for run in (two, one)
+    ]
+    assert [len(group["params"]) for group in groups[0]] == [len(group["params"]) for group in groups[1]]
+    assert main(["test", "--ckpt_path", last, "--data.root", str(photos), "--runs", str(tmp_path / "tests")]) == 0
+
+
+def run_with_fsdp_on_cpu(args: list[str]) -> int:
+    class CPUStrategy(FSDPStrategy):
+        root_device = torch.device("cpu")
+
+    def init_on_cpu(self: FullyShardedDataParallel, *args: object, **options: object) -> None:
+        init(self, *args, **{**options, "device_id": torch.device("cpu")})
+
+    init, FullyShardedDataParallel.__init__ = FullyShardedDataParallel.__init__, init_on_cpu
+    StrategyRegistry.register("fsdp_on_cpu", CPUStrategy, process_group_backend="gloo")
+    return main(args)
+
+
+if __name__ == "__main__":
+    sys.exit(run_with_fsdp_on_cpu(sys.argv[1:]))

@@ -38,8 +38,17 @@ class EMA(EMAWeightAveraging):
         self._is_swapped = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Make room for the average."""
+        """Make room for the average.
+
+        Raises:
+            ValueError: if the weights are dealt out among processes.
+        """
         if stage == "fit":
+            if trainer.strategy.restore_checkpoint_after_setup:
+                raise ValueError(
+                    "EMA averages whole weights, but this strategy (FSDP) deals them out among the processes: use "
+                    "--trainer.strategy ddp, or train without EMA"
+                )
             self._is_swapped = False
             self._average_model = AveragedModel(pl_module, multi_avg_fn=self._average, use_buffers=True)
 

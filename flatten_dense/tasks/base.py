@@ -9,6 +9,7 @@ import torch
 from lightning import Callback, LightningModule
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor, distributed
+from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.optim import AdamW, Optimizer
 
 from flatten_dense.backbones import TimmModel, load_weights
@@ -199,6 +200,19 @@ class BaseTask(LightningModule):
         )
         return scale
 
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip by the norm of all gradients also where FSDP deals them out among processes, which Lightning refuses."""
+        model = self.trainer.strategy.model
+        if gradient_clip_val and gradient_clip_algorithm != "value" and isinstance(model, FullyShardedDataParallel):
+            model.clip_grad_norm_(gradient_clip_val)
+        else:
+            super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what `test` and `predict` need beside the weights."""
         checkpoint[CHECKPOINT_KEY] = {
@@ -223,6 +237,8 @@ class BaseTask(LightningModule):
                 "file it was trained with, or start a new fit"
             )
         self._weights = None  # the checkpoint has them all
+        if "state_dict" not in checkpoint:
+            return  # FSDP has loaded the weights already
         given = {name: tuple(tensor.shape) for name, tensor in checkpoint["state_dict"].items()}
         needed = {name: tuple(tensor.shape) for name, tensor in self.state_dict().items()}
         differing = [

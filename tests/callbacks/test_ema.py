@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
 from lightning import LightningModule, Trainer
@@ -126,3 +128,9 @@ def test_a_checkpoint_without_an_average_gives_it_its_weights(tmp_path):
 def test_a_decay_out_of_range_is_refused(decay):
     with pytest.raises(ValueError, match=f"decay must be at least 0 and below 1, got {decay}"):
         EMA(decay)
+
+
+def test_weights_that_are_dealt_out_are_refused():
+    trainer = SimpleNamespace(strategy=SimpleNamespace(restore_checkpoint_after_setup=True))
+    with pytest.raises(ValueError, match=r"EMA averages whole weights, .* use --trainer\.strategy ddp"):
+        EMA().setup(trainer, nn.Linear(1, 1), "fit")
