@@ -10,6 +10,8 @@ import re
 import sys
 from collections.abc import Sequence
 
+from flatten_dense.commands.null_options import with_nulls
+
 # Help must not wait for Lightning: a sub-command's module is imported when it is called.
 _COMMANDS = {
     "demo": "make the embedded data set, train on it, evaluate, predict; minutes on a laptop",
@@ -33,7 +35,7 @@ def main(args: Sequence[str] | None = None) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_help())  # noqa: T201 - the command's own output
         return 0
-    name, rest = arguments[0], arguments[1:]
+    name, rest = arguments[0], with_nulls(arguments[1:])
     try:
         if name not in _COMMANDS:
             raise ValueError(f"there is no command {name!r}{_suggestion(name, list(_COMMANDS))}")

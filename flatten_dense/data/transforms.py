@@ -244,13 +244,14 @@ class EvalTransform:
         input_format: how.
 
     Raises:
-        ValueError: if a size is not positive.
+        ValueError: if a size is not positive, or the crop reaches beyond every resized image.
     """
 
     def __init__(self, input_format: InputFormat) -> None:
         check_scale(input_format.scale)
         if input_format.crop is not None and min(input_format.crop) < 1:
             raise ValueError(f"crop must be (height, width) of at least 1 pixel, got {tuple(input_format.crop)}")
+        _check_crop(input_format)
         self.input_format = input_format
         self._interpolation = F.InterpolationMode(input_format.interpolation)
         self._normalize = Normalize(input_format.normalization)
@@ -277,6 +278,19 @@ class EvalTransform:
             return scale
         short, long = min(scale), int(min(scale) * max(height, width) / min(height, width))  # cut off, as torchvision
         return (short, long) if height <= width else (long, short)
+
+
+def _check_crop(input_format: InputFormat) -> None:
+    """Refuse a crop that would be filled up with zeros in all images, as when only the scale was changed."""
+    scale, crop, resize = input_format.scale, input_format.crop, input_format.resize
+    if scale is None or crop is None or resize == "fit":
+        return
+    least = scale if resize == "squash" else (min(scale), min(scale))
+    if crop[0] > least[0] or crop[1] > least[1]:
+        raise ValueError(
+            f"--data.input_format.crop {list(crop)} reaches beyond images resized to {list(scale)} ({resize}): set it "
+            "to null for no crop, or to a size within"
+        )
 
 
 class Normalize(v2.Transform):  # type: ignore[misc]  # torchvision ships no types

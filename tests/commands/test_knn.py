@@ -24,7 +24,7 @@ data:
     num_workers: 0
     eval_batch_size: 4
     augmentation: {size: [64, 64]}
-    input_format: {scale: [64, 64], resize: squash}
+    input_format: {scale: [64, 64], resize: squash, crop: null}
 """
 
 
@@ -97,7 +97,7 @@ def test_a_checkpoint_of_another_task_needs_nothing_else(fitted, folder, tmp_pat
 def test_a_classifiers_checkpoint_takes_data_of_other_classes(folder, tmp_path):
     task = ClassificationTask(TimmClassifier("flatten_pvt_v2_test"), ClassLabels(("cat", "dog")), InputFormat())
     module = "flatten_dense.data.classification.ImageFolderDataModule"
-    input_format = {"scale": [64, 64], "resize": "squash"}
+    input_format = {"scale": [64, 64], "resize": "squash", "crop": None}
     task.recipe = {
         "name": "animals",
         "model": {

@@ -26,7 +26,7 @@ def probed(tmp_path_factory):
     body = TimmClassifier("resnet10t").body
     torch.save(body.state_dict(), folder / "weights.pt")
     model = ["--model.backbone.name", "resnet10t", "--model.weights", str(folder / "weights.pt")]
-    sizes = ["--data.augmentation.size", "[32, 32]", "--data.input_format", "{scale: [32, 32], resize: squash}"]
+    sizes = ["--data.augmentation.size", "[32, 32]", "--data.input_format", "{scale: [32, 32], crop: null}"]
     data = ["--data.root", str(folder), "--data.batch_size", "4", "--data.num_workers", "0", *sizes]
     trainer = ["--trainer.max_epochs", "1", "--trainer.limit_val_batches", "0", "--trainer.logger", "false"]
     trainer += ["--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"]

@@ -330,3 +330,10 @@ def test_the_squash_preset_does_not_keep_the_aspect_ratio():
     assert squashed.shape == (3, 28, 28)
     assert squashed[:, :, :10].max() < 0.1  # the edge lies in the middle still
     assert squashed[:, :, 18:].min() > 0.9
+
+
+@pytest.mark.parametrize("resize", ["squash", "short_side"])
+def test_a_crop_beyond_the_resized_image_is_refused(resize):
+    EvalTransform(InputFormat((64, 64), resize=resize, crop=(64, 64)))
+    with pytest.raises(ValueError, match=r"crop \[65, 64\] reaches beyond images resized to \[64, 64\]"):
+        EvalTransform(InputFormat((64, 64), resize=resize, crop=(65, 64)))
