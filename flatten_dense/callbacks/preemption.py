@@ -32,11 +32,11 @@ class Preemption(Checkpoint):
 
     def __init__(self, last: LastCheckpoint) -> None:
         self.last = last
-        self._is_asked = False
+        self._is_asked = self._is_saved = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take the place of Lightning's handler, which the Trainer removes with its own at the end."""
-        self._is_asked = trainer.received_sigterm
+        self._is_asked, self._is_saved = trainer.received_sigterm, False
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, self._ask)
 
@@ -48,9 +48,22 @@ class Preemption(Checkpoint):
         batch: Any,  # noqa: ANN401
         batch_idx: int,
     ) -> None:
-        """End here, if it is so wished and a step is complete."""
+        """Save here, if it is so wished and a step is complete; what was logged of the step is written after this."""
         if self.last.can_save(trainer) and trainer.strategy.reduce_boolean_decision(self._is_asked, all=False):
-            self._end(trainer)
+            self.last.save(trainer)
+            self._is_saved = True
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:  # noqa: ANN401 - Lightning's signature
+        """End, if the step before was the last one."""
+        self._end_if_saved(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The same."""
+        self._end_if_saved(trainer)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The same; the last checkpoint knows by now that a validation is due."""
+        self._end_if_saved(trainer)
 
     def on_validation_batch_start(
         self,
@@ -60,15 +73,24 @@ class Preemption(Checkpoint):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """The same within a validation; several processes have different numbers of batches, and cannot agree here."""
+        """Save and end; several processes have different numbers of batches, and cannot agree here."""
         if self._is_asked and trainer.world_size == 1 and self.last.can_save(trainer):
+            self.last.save(trainer)
             self._end(trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save, if it is so wished; the next step is not waited for."""
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            self.on_train_batch_end(trainer, pl_module, None, None, 0)
 
     def _ask(self, signum: int, frame: FrameType | None) -> None:
         self._is_asked = True
 
+    def _end_if_saved(self, trainer: Trainer) -> None:
+        if self._is_saved:
+            self._end(trainer)
+
     def _end(self, trainer: Trainer) -> None:
-        self.last.save(trainer)
         rank_zero_info(
             f"\nSIGTERM: saved after step {trainer.global_step}; go on with `flatten-dense fit --ckpt_path "
             f"{self.last.path}`"

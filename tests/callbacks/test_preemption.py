@@ -4,6 +4,7 @@ import signal
 import pytest
 import torch
 from lightning import LightningModule, Trainer
+from lightning.pytorch.loggers.logger import DummyLogger
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -23,6 +24,7 @@ class Net(LightningModule):
 
     def training_step(self, batch, index):
         self.batches += 1
+        self.log("weight", self.weight)
         if index == self.in_batch:
             os.kill(os.getpid(), signal.SIGTERM)
         return self.weight * 1
@@ -47,11 +49,10 @@ def fit(tmp_path):
             callbacks=[RandomStates(), last, Preemption(last)],
             accelerator="cpu",
             devices=1,
-            logger=False,
             enable_progress_bar=False,
             enable_model_summary=False,
             num_sanity_val_steps=0,
-            **options,
+            **{"logger": False, **options},
         )
         trainer.fit(net, DataLoader(torch.zeros(12)), DataLoader(torch.zeros(5)), ckpt_path=ckpt_path)
 
@@ -66,6 +67,24 @@ def test_it_ends_when_the_step_is_complete(fit, tmp_path, in_batch, batches, ste
     assert ended.value.code == 143
     assert net.batches == batches
     assert read_checkpoint(tmp_path / "last.ckpt")["global_step"] == steps
+
+
+def test_a_validation_that_is_due_comes_after_the_resume(fit, tmp_path):
+    net, again = Net(in_batch=3), Net()
+    with pytest.raises(SystemExit):
+        fit(net, val_check_interval=4)
+    assert (net.batches, net.validated) == (4, 0)
+    fit(again, tmp_path / "last.ckpt", val_check_interval=4)
+    assert (again.batches, again.validated) == (8, 15)
+
+
+def test_what_was_logged_of_the_last_step_is_written(fit):
+    logger = DummyLogger()
+    written = []
+    logger.log_metrics = lambda metrics, step: written.append(step)
+    with pytest.raises(SystemExit):
+        fit(Net(in_batch=3), logger=logger, log_every_n_steps=1)
+    assert written == [0, 1, 2, 3]
 
 
 def test_it_says_how_to_go_on(fit, tmp_path, monkeypatch):

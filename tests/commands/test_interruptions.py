@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -48,19 +49,32 @@ def uninterrupted(options, tmp_path_factory):
     return run
 
 
+def job(process):
+    """The number by which a process, all it has started and their workers get a signal together."""
+    return -process.pid
+
+
+def second(process):
+    """The process that the first one of two has started."""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    (found,) = (child for child in children if b"LOCAL_RANK=1" in Path(f"/proc/{child}/environ").read_bytes())
+    return int(found)
+
+
 @pytest.fixture
 def interrupted(options, tmp_path):
-    """Gives the directory of a run to which a signal was sent, to its workers too, and what it left."""
+    """Gives the directory of a run to which a signal was sent, its exit status and what it said."""
 
-    def interrupt(number):
-        command = [sys.executable, "-m", "flatten_dense.cli", "fit", *options, "--runs", str(tmp_path), "--name", "cut"]
+    def interrupt(number, whom=job, *more):
+        own = ["--runs", str(tmp_path), "--name", "cut", *more]
+        command = [sys.executable, "-m", "flatten_dense.cli", "fit", *options, *own]
         process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE, text=True)
         deadline = time.monotonic() + 300
         while not any(len(rows(path)) > 13 for path in tmp_path.glob("cut/*/metrics.csv")):
             assert process.poll() is None, "the fit ended before it could be stopped"
             assert time.monotonic() < deadline
             time.sleep(0.02)
-        os.killpg(process.pid, number)
+        os.kill(whom(process), number)
         _, errors = process.communicate(timeout=120)
         (run,) = (tmp_path / "cut").iterdir()
         return run, process.returncode, errors
@@ -95,3 +109,17 @@ def test_sigterm_loses_nothing(interrupted, uninterrupted):
     assert rows(run / "metrics.csv")[: len(before)] == before
     assert not (run / "metrics.replaced.csv").exists()
     require_same(run, uninterrupted)
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks a process up there")
+def test_sigterm_to_one_of_two_processes_ends_both_after_the_same_step(interrupted, options, tmp_path):
+    two = ["--trainer.devices", "2", "--trainer.strategy", "ddp"]
+    run, status, errors = interrupted(signal.SIGTERM, second, *two)
+    assert status == 143
+    assert errors.count("SIGTERM: saved after step") == 1
+    last = run / "checkpoints/last.ckpt"
+    commands = ["--ckpt_path", str(last)], [*options, *two, "--runs", str(tmp_path), "--name", "whole"]
+    for command in commands:
+        subprocess.run([sys.executable, "-m", "flatten_dense.cli", "fit", *command], check=True, timeout=300)
+    (whole,) = (tmp_path / "whole").iterdir()
+    require_same(run, whole)
