@@ -55,7 +55,7 @@ def test_fit_without_a_recipe(refuse):
 
 
 def test_unknown_recipe(refuse):
-    assert "did you mean segmentation/flatten_pvt_nano_fpn_shapes" in refuse("fit", "-c", "flatten_pvt_nano_shape")
+    assert "did you mean classification/flatten_pvt_nano_shapes or " in refuse("fit", "-c", "flatten_pvt_nano_shape")
 
 
 def test_unknown_option(refuse, fitted):
