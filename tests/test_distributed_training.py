@@ -5,6 +5,8 @@ Run as a program, this file is the command line with a strategy ``fsdp_on_cpu``:
 
 import csv
 import json
+import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -94,6 +96,33 @@ def two_processes(options: list[str], strategy: str) -> str:
     return finished.stderr
 
 
+def two_nodes(options: list[str], launcher: str) -> None:
+    """Start both nodes here, as torchrun or as SLURM would."""
+    options = ["flatten_dense.cli", *options, "--trainer.devices", "1", "--data.batch_size", "2"]
+    options += ["--trainer.strategy", "ddp", "--trainer.num_nodes", "2"]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    nodes = []
+    for node in ("0", "1"):
+        meeting = ["--nnodes", "2", "--node-rank", node, "--master-addr", "127.0.0.1", "--master-port", port]
+        torchrun = ["torch.distributed.run", *meeting, "-m"] if launcher == "torchrun" else []
+        slurm = {
+            "SLURM_JOB_NAME": "fit",
+            "SLURM_NNODES": "2",
+            "SLURM_NTASKS": "2",
+            "SLURM_NTASKS_PER_NODE": "1",
+            "SLURM_NODELIST": "127.0.0.1",
+            "SLURM_NODEID": node,
+            "SLURM_PROCID": node,
+            "SLURM_LOCALID": "0",
+            "MASTER_PORT": port,
+        }
+        environment = os.environ | (slurm if launcher == "slurm" else {})
+        nodes.append(subprocess.Popen([sys.executable, "-m", *torchrun, *options], env=environment))
+    assert [node.wait(600) for node in nodes] == [0, 0]
+
+
 def assert_same_weights(run: Path, other: Path, **tolerances: float) -> None:
     ours, theirs = (read_checkpoint(path / "checkpoints/last.ckpt")["state_dict"] for path in (run, other))
     assert ours.keys() == theirs.keys()
@@ -131,6 +160,19 @@ def test_a_classifier(tmp_path):
 @pytest.mark.slow
 def test_a_detector(tmp_path):
     check(DETECTION, write_shapes(tmp_path / "shapes", 9, 5) / "coco", tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["torchrun", "slurm"])
+def test_two_nodes_learn_as_one_process(tmp_path, launcher):
+    (tmp_path / "micro.yaml").write_text(TRAINER + CLASSIFICATION)
+    data = write_photos(tmp_path / "photos")
+    fit = ["fit", "-c", str(tmp_path / "micro.yaml"), "--data.root", str(data), "--runs"]
+    two_nodes([*fit, str(tmp_path / "two")], launcher)
+    one_process([*fit, str(tmp_path / "one")])
+    (one,), (two,) = ((tmp_path / name / "micro").iterdir() for name in ("one", "two"))
+    assert losses_of(two) == pytest.approx(losses_of(one), rel=1e-6)
+    assert_same_weights(two, one, rtol=1e-7, atol=1e-9)
 
 
 @pytest.mark.slow

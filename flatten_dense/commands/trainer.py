@@ -290,6 +290,7 @@ def _silence() -> None:
     warnings.filterwarnings("ignore", ".*does not have many workers.*")  # their number follows the CPUs there are
     warnings.filterwarnings("ignore", ".*LeafSpec.*")  # Lightning's own use of torch
     warnings.filterwarnings("ignore", ".*your dataloader is not resumable.*")  # ours begins where the checkpoint ended
+    warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")  # DDP, of depthwise convolutions
     warnings.filterwarnings("ignore", ".*exists and is not empty.*")  # a resume writes where its run is
     warnings.filterwarnings("ignore", ".*recommended to use .*sync_dist=True.*")  # scores are the same in every process
     warnings.filterwarnings("ignore", ".*in eval mode at the start of training.*")  # frozen stages are meant to be
