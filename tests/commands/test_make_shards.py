@@ -3,6 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from flatten_dense.cli import main
@@ -132,3 +133,19 @@ def test_a_model_learns_from_shards_and_scores_as_on_the_folder(photos, tmp_path
         for name in ("shards", "photos")
     )
     assert (ours["top1"], ours["per_class"]) == (theirs["top1"], theirs["per_class"])
+
+
+def test_a_run_on_shards_resumes_in_mid_epoch_bit_for_bit(photos, tmp_path):
+    assert make(photos, tmp_path / "out", "--size", "0.03") == 0
+    (tmp_path / "micro.yaml").write_text(RECIPE)
+    fit = ["fit", "-c", str(tmp_path / "micro.yaml"), "--data.root", str(tmp_path / "out"), "--data.num_workers", "2"]
+    fit += ["--trainer.max_epochs", "-1", "--runs"]  # an epoch has 6 steps
+    assert main([*fit, str(tmp_path / "whole"), "--trainer.max_steps", "9"]) == 0
+    assert main([*fit, str(tmp_path / "parts"), "--trainer.max_steps", "4"]) == 0
+    (whole,), (parts,) = ((tmp_path / name / "micro").iterdir() for name in ("whole", "parts"))
+    last = parts / "checkpoints/last.ckpt"
+    assert main(["fit", "--ckpt_path", str(last), "--trainer.max_steps", "9"]) == 0
+    ours, theirs = (read_checkpoint(run / "checkpoints/last.ckpt") for run in (parts, whole))
+    assert ours["ShardDataModule"] == theirs["ShardDataModule"] == {"epoch": 1, "batch": 3, "readers": 2}
+    for name, tensor in theirs["state_dict"].items():
+        assert torch.equal(ours["state_dict"][name], tensor), name

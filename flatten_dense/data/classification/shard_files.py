@@ -183,7 +183,10 @@ def _read(where: str) -> bytes:
         with _webdataset().gopen(where) as stream:
             content: bytes = stream.read()
     except OSError as error:
-        raise DataError(f"{where}: cannot be fetched ({error}); check the address and the network") from None
+        # WebDataset says which words it started the program with, and what it ended with.
+        status = re.search(r"exit (\d+)", str(error))
+        reason = f"{'gsutil' if scheme == 'gs' else 'curl'} ended with status {status[1]}" if status else str(error)
+        raise DataError(f"{where}: cannot be fetched ({reason}); check the address and the network") from None
     return content
 
 

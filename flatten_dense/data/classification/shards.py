@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import OrderedDict
 from itertools import accumulate
+from pathlib import Path
 from typing import Any
 
 from torch.utils.data import Dataset, Sampler
@@ -105,7 +106,7 @@ class ShardDataModule(ClassificationDataModule):
         num_workers: int | None = None,
     ) -> None:
         super().__init__(labels, augmentation, input_format, batch_size, eval_batch_size, num_workers)
-        self.root = root
+        self.root = root if "://" in root else str(Path(root).expanduser())
         self.folders: dict[Split, str] = {"train": train_folder, "val": val_folder, "test": test_folder}
         self.mixed_shards = mixed_shards
         self._readers = max(1, self.num_workers)

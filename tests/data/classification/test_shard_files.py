@@ -1,7 +1,11 @@
 import io
 import pickle
+import shutil
 import tarfile
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -146,3 +150,28 @@ def test_a_url_that_runs_a_command_is_refused(tmp_path, monkeypatch, url):
     with pytest.raises(DataError):
         ShardIndex.read(url)
     assert not any(tmp_path.iterdir())
+
+
+@pytest.fixture
+def url(tmp_path):
+    if shutil.which("curl") is None:
+        pytest.skip("WebDataset fetches with curl")
+    serve = partial(SimpleHTTPRequestHandler, directory=tmp_path)
+    with ThreadingHTTPServer(("127.0.0.1", 0), serve) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_shards_are_fetched_from_a_url(photos, tmp_path, url):
+    shard = write_shard(tmp_path / "a.tar", photos, 0)
+    ShardIndex(("cat", "dog"), (shard,)).write(tmp_path)
+    assert ShardIndex.read(url) == ShardIndex.read(str(tmp_path))
+    assert read_shard(url, shard, 2) == read_shard(str(tmp_path), shard, 2)
+
+
+def test_what_cannot_be_fetched_is_named(tmp_path, url):
+    with pytest.raises(
+        DataError, match=rf"^{url}/shards\.json: cannot be fetched \(curl ended with status 22\); check"
+    ):
+        ShardIndex.read(url)
