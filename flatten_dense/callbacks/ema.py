@@ -21,7 +21,8 @@ class EMA(EMAWeightAveraging):
     starts with. Buffers of whole numbers or of truth values, such as indices and counters, are copied.
 
     ``state_dict`` of a checkpoint holds the average, so that is what `test` and `predict` use; ``current_model_state``
-    holds what a resumed training goes on with.
+    holds what a resumed training goes on with. In the list of callbacks it comes after those that look at the weights
+    once a validation is over; the CLI sees to that.
 
     Args:
         decay: of the average, 0..1.

@@ -4,6 +4,7 @@ import signal
 import pytest
 import torch
 from lightning import LightningModule, Trainer
+from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.pytorch.loggers.logger import DummyLogger
 from torch import nn
 from torch.utils.data import DataLoader
@@ -15,10 +16,10 @@ from flatten_dense.tasks.checkpoint import read_checkpoint
 class Net(LightningModule):
     """Gets a SIGTERM in a training batch or in a validation."""
 
-    def __init__(self, in_batch=None, in_validation=False):
+    def __init__(self, in_batch=None, in_validation=False, warned_in=None):
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(()))
-        self.in_batch, self.in_validation = in_batch, in_validation
+        self.in_batch, self.in_validation, self.warned_in = in_batch, in_validation, warned_in
         self.batches = 0
         self.validated = 0
 
@@ -27,6 +28,8 @@ class Net(LightningModule):
         self.log("weight", self.weight)
         if index == self.in_batch:
             os.kill(os.getpid(), signal.SIGTERM)
+        if index == self.warned_in:
+            os.kill(os.getpid(), signal.SIGUSR1)
         return self.weight * 1
 
     def validation_step(self, batch, index):
@@ -117,3 +120,17 @@ def test_the_signals_are_afterwards_what_they_were(fit):
     with pytest.raises(SystemExit):
         fit(Net(in_batch=1))
     assert {number: signal.getsignal(number) for number in before} == before
+
+
+def test_slurm_queues_the_job_again_as_ever(fit, tmp_path, monkeypatch):
+    for name, value in {"NTASKS": "1", "PROCID": "0", "LOCALID": "0", "NODEID": "0", "JOB_ID": "7"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    called = []
+    connector = "lightning.pytorch.trainer.connectors.signal_connector"
+    monkeypatch.setattr(f"{connector}.call", lambda command: called.append(command) or 0)
+    net = Net(in_batch=5, warned_in=3)
+    with pytest.raises(SystemExit):
+        fit(net, plugins=[SLURMEnvironment()], default_root_dir=tmp_path)
+    assert called == [["scontrol", "requeue", "7"]]
+    assert (tmp_path / "hpc_ckpt_1.ckpt").is_file()
+    assert read_checkpoint(tmp_path / "last.ckpt")["global_step"] == 6
