@@ -1,3 +1,6 @@
+import shutil
+from pathlib import Path
+
 import pytest
 import torch
 import yaml
@@ -41,10 +44,7 @@ def test_equal_configurations_and_where_a_run_lies_make_no_table():
 @pytest.fixture
 def stopped(fitted, tmp_path):
     """A run of its own that may go on from its step 4."""
-    options = ["--data.root", str(fitted.data), "--runs", str(tmp_path), "--name", "stopped"]
-    assert main(["fit", "-c", str(fitted.recipe), *options]) == 0
-    (run,) = (tmp_path / "stopped").iterdir()
-    return run
+    return Path(shutil.copytree(fitted.run, tmp_path / "stopped" / "then"))
 
 
 def test_changes_are_shown_and_obeyed(stopped, monkeypatch):
@@ -81,7 +81,7 @@ def test_what_cannot_change_is_refused_and_leaves_the_run_as_it_is(stopped, caps
     assert not list(stopped.glob("config.resume_*"))
 
 
-def test_other_classes_are_refused(fitted, stopped, ade_root, capsys):
+def test_other_classes_are_refused(stopped, ade_root, capsys):
     root = ade_root()
     (root / "classes.txt").write_text("cat\nbird\ndog\n")
     last = stopped / "checkpoints/last.ckpt"
@@ -89,7 +89,7 @@ def test_other_classes_are_refused(fitted, stopped, ade_root, capsys):
     assert "was trained on the classes cat, dog, bird (3), the data has cat, bird, dog (3)" in capsys.readouterr().err
 
 
-def test_weights_alone_are_no_training(fitted, stopped, capsys):
+def test_weights_alone_are_no_training(stopped, capsys):
     last = stopped / "checkpoints/last.ckpt"
     checkpoint = torch.load(last, weights_only=True)
     del checkpoint["optimizer_states"]
