@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from typing import Any
 
@@ -18,7 +19,9 @@ class RandomStates(Callback):
     """Keeps the states of torch's, numpy's and Python's generators in checkpoints: those of every process.
 
     They are restored when a resumed training starts, as late as possible: what was drawn to build the model, say, must
-    not count. Training data have seeds of their own (:class:`flatten_dense.data.seeded.SeededDataset`).
+    not count. In a new training each process but the first begins with numbers of its own: all build the same model,
+    but should not drop the same paths, or mix their images alike. Training data have seeds of their own
+    (:class:`flatten_dense.data.seeded.SeededDataset`).
     """
 
     def __init__(self) -> None:
@@ -44,10 +47,19 @@ class RandomStates(Callback):
             )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Restore them, after all that comes before the first batch."""
+        """Restore them, after all that comes before the first batch; or part the processes."""
         if self._restored is not None:
             _restore(self._restored, pl_module.device)
             self._restored = None
+        elif trainer.global_rank:
+            _reseed(int(os.environ.get("PL_GLOBAL_SEED", 0)), trainer.global_rank)
+
+
+def _reseed(seed: int, rank: int) -> None:
+    words = np.random.SeedSequence([seed, rank]).generate_state(3)
+    torch.manual_seed(int(words[0]))
+    np.random.seed(words[1])
+    random.seed(int(words[2]))
 
 
 def _states(device: torch.device) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from flatten_dense.structures import InputFormat, Labels
 from flatten_dense.tasks.speed import Speed
 
 CHECKPOINT_KEY = "flatten_dense"
-CHECKPOINT_FORMAT = 2
+CHECKPOINT_FORMAT = 3
 
 
 class BaseTask(LightningModule):

@@ -68,3 +68,18 @@ def test_another_number_of_processes_is_said(states, monkeypatch):
     resume(states)
     assert len(said) == 1
     assert "this run has 1" in said[0]
+
+
+def test_processes_of_a_new_training_part(monkeypatch):
+    monkeypatch.setenv("PL_GLOBAL_SEED", "7")
+
+    def drawn(rank):
+        torch.manual_seed(7)
+        np.random.seed(7)
+        random.seed(7)
+        RandomStates().on_train_start(SimpleNamespace(world_size=2, global_rank=rank), MODULE)
+        return draw()
+
+    first, second = drawn(0), drawn(1)
+    assert all(ours != theirs for ours, theirs in zip(first, second, strict=True))
+    assert drawn(1) == second

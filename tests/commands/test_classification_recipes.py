@@ -1,6 +1,7 @@
 """The ImageNet recipes train what the paper trained, as its code did."""
 
 import math
+from functools import cache
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from jsonargparse import ArgumentParser
 from flatten_dense.commands.recipes import find_recipe, recipe_names
 from flatten_dense.data.base import BaseDataModule
 from flatten_dense.data.classification import ImageFolderDataModule
+from flatten_dense.optim import IMAGENET_NO_DECAY
 from flatten_dense.structures import ClassLabels, InputFormat
 from flatten_dense.tasks.base import BaseTask
 from flatten_dense.tasks.classification import ClassificationTask
@@ -41,6 +43,7 @@ def recipe(name: str) -> dict:
     return yaml.safe_load(find_recipe(name).read_text())
 
 
+@cache
 def build(name: str) -> ClassificationTask:
     """Its task, without memory for the weights."""
     model = recipe(name)["model"]
@@ -121,11 +124,6 @@ def test_augmentation_is_the_published_one(name):
 
 
 @pytest.mark.parametrize("name", [name for name, _ in PUBLISHED])
-def test_vectors_biases_and_bias_tables_do_not_decay(name):
-    task = build(f"classification/flatten_{name}_imagenet")
-    exempt = {n: p for n, p in task.named_parameters() if task._groups.is_exempt(n, p)}
-    decayed = {n: p for n, p in task.named_parameters() if n not in exempt}
-    assert all(p.ndim == 1 or n.endswith("relative_position_bias_table") for n, p in exempt.items())
-    assert all(p.ndim > 1 for p in decayed.values())
-    assert any(n.endswith("positional_encoding") for n in decayed)
-    assert any(n.endswith("scale") for n in decayed)
+def test_exemptions_from_decay_are_those_tested_for_each_family(name):
+    groups = build(f"classification/flatten_{name}_imagenet")._groups
+    assert (groups.no_decay, groups.exempt_1d) == (IMAGENET_NO_DECAY, True)

@@ -78,6 +78,22 @@ class ClassificationDataModule(BaseDataModule):
         except ValueError as error:
             raise DataError(f"--data.root: {error}") from None
 
+    def setup(self, stage: str) -> None:
+        """Make the data sets that a stage needs.
+
+        Raises:
+            ValueError: if an option is out of its range, or evaluation images would differ in size; if the data are not
+                as they must be (DataError).
+        """
+        how = self.input_format
+        if how.crop is None and (how.scale is None or how.resize != "squash"):
+            raise ValueError(
+                "evaluation images go through the model in batches, so they must be of one size: set "
+                f"--data.input_format.crop, or --data.input_format.resize squash with a scale; got scale {how.scale}, "
+                f"resize {how.resize}, no crop"
+            )
+        super().setup(stage)
+
     def transform(self, split: Split) -> ImageTransform:
         """What turns photos of a split into inputs.
 

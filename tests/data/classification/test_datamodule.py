@@ -9,8 +9,14 @@ def test_the_default_evaluation_is_the_authors(image_folder):
     assert input_format == InputFormat((256, 256), resize="squash", crop=(224, 224), interpolation="bicubic")
 
 
+@pytest.mark.parametrize("given", [InputFormat(), InputFormat((64, 64), resize="short_side")])
+def test_evaluation_images_of_several_sizes_are_refused(image_folder, given):
+    with pytest.raises(ValueError, match=r"must be of one size: set --data.input_format.crop"):
+        ImageFolderDataModule(image_folder(), input_format=given).setup("fit")
+
+
 def test_options_are_checked_before_the_first_photo(image_folder):
-    data = ImageFolderDataModule(image_folder(), input_format=InputFormat((0, 0)), num_workers=0)
+    data = ImageFolderDataModule(image_folder(), input_format=InputFormat((0, 0), resize="squash"), num_workers=0)
     with pytest.raises(ValueError, match="at least 1 pixel"):
         data.setup("validate")
 
