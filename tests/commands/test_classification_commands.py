@@ -174,6 +174,13 @@ def test_weights_alone_are_not_all_of_another_task(tmp_path, ade_root, capsys):
     assert "not all of a SemanticSegmentationTask: name a checkpoint" in capsys.readouterr().err
 
 
+@pytest.mark.slow
+def test_a_stop_changes_nothing(folder, require_exact_resume):
+    mixed = {"mixing": {"mixup": 0.8, "cutmix": 1.0}, "label_smoothing": 0.1}
+    more = {"model": {"init_args": mixed}, "data": {"init_args": {"batch_size": 4}}}
+    require_exact_resume(ClassificationTask, folder / "micro.yaml", folder / "photos", 7, more)
+
+
 def test_a_recipe_without_weights_is_not_scored(folder, capsys):
     assert main(["validate", "-c", str(folder / "micro.yaml"), "--data.root", str(folder / "photos")]) == 2
     assert "or of a whole classifier -c RECIPE --model.weights SOURCE" in capsys.readouterr().err

@@ -14,6 +14,7 @@ from flatten_dense.cli import main
 from flatten_dense.data.images import read_image
 from flatten_dense.data.shapes import CATEGORY_IDS, write_shapes
 from flatten_dense.tasks.checkpoint import load_task, read_checkpoint
+from flatten_dense.tasks.detection import DetectionTask
 
 RECIPE = """
 trainer:
@@ -154,6 +155,12 @@ def test_a_resume_goes_on_in_the_same_run(folder, data, tmp_path):
     assert main(["fit", "--ckpt_path", str(last), "--trainer.max_steps", "5"]) == 0
     assert len(list((tmp_path / "micro").iterdir())) == 1
     assert read_checkpoint(last)["global_step"] == 5
+
+
+@pytest.mark.slow
+def test_a_stop_changes_nothing(folder, data, require_exact_resume):
+    drawn = {"copy_paste": 0.5, "photometric": True, "crop": 0.5, "crop_short_sides": [64], "crop_range": [40, 64]}
+    require_exact_resume(DetectionTask, folder / "micro.yaml", data, 11, {"data": {"init_args": drawn}})
 
 
 def test_predict_writes_overlays_and_one_result_file_with_the_data_sets_numbers(run, data, tmp_path):
