@@ -143,7 +143,7 @@ def time_rows(
     if math.isinf(measured.total_steps):
         return [("estimated end", "none: neither --trainer.max_steps nor --trainer.max_epochs ends the training")]
     steps = measured.total_steps - measured.first_step
-    batches = steps * accumulated
+    batches = count_batches(steps, accumulated, measured.batches_per_epoch)
     training = batches * measured.seconds_per_batch
     done = f", {measured.first_step} of them done" if measured.first_step else ""
     rows = [("steps", f"{measured.total_steps:.0f}{done}")]
@@ -157,6 +157,20 @@ def time_rows(
     end = now + timedelta(seconds=seconds)
     rows.append(("estimated end", f"{end:%Y-%m-%d %H:%M}, after {_duration(seconds)}"))
     return rows
+
+
+def count_batches(steps: float, accumulated: int, batches_per_epoch: float) -> float:
+    """Batches that so many optimiser steps take; the last step of an epoch takes what is left.
+
+    Args:
+        steps: of the optimiser.
+        accumulated: batches of an ordinary step.
+        batches_per_epoch: infinite if that is not known.
+    """
+    if math.isinf(batches_per_epoch):
+        return steps * accumulated
+    epochs, rest = divmod(steps, math.ceil(batches_per_epoch / accumulated))
+    return epochs * batches_per_epoch + rest * accumulated
 
 
 def count_validations(batches: float, batches_per_epoch: float, settings: dict[str, Any]) -> int | None:

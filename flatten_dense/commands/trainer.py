@@ -21,6 +21,7 @@ from flatten_dense import heads, losses, necks  # noqa: F401 - so that recipes c
 from flatten_dense.callbacks import BestEvaluation, CurvePlotter, LastCheckpoint, Preemption, RandomStates, Resumption
 from flatten_dense.commands.configuration import with_recipes
 from flatten_dense.commands.dry_run import dry_run, trial_options
+from flatten_dense.commands.null_options import restore_nulls
 from flatten_dense.commands.resume import describe_changes, require_resumable
 from flatten_dense.commands.runs import new_run, newest_config, run_of, save_config
 from flatten_dense.data import classification, detection  # noqa: F401 - so that --data can name its data modules
@@ -81,6 +82,7 @@ class TrainerCLI(LightningCLI):
         """Parse the given options; sys.argv stays what further processes of this run are started with."""
         assert isinstance(args, list)
         self.config = parser.parse_args(args)
+        restore_nulls(self.config[self.verb], args)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Our own options, and what the model learns from the data."""

@@ -1,11 +1,19 @@
 import math
+from dataclasses import replace
 from datetime import datetime
 
 import pytest
 
 from flatten_dense.callbacks.dry_run import Measurements, Memory
 from flatten_dense.cli import main
-from flatten_dense.commands.dry_run import count_validations, largest_batch, memory_rows, speed_rows, time_rows
+from flatten_dense.commands.dry_run import (
+    count_batches,
+    count_validations,
+    largest_batch,
+    memory_rows,
+    speed_rows,
+    time_rows,
+)
 
 GIB = 2**30
 
@@ -51,6 +59,20 @@ def test_the_end_is_that_of_training_and_validations():
     rows = dict(time_rows(MEASURED, 2, settings, 10, datetime(2026, 1, 1, 23, 58)))
     assert rows["steps"] == "400, 100 of them done"
     assert rows["estimated end"] == "2026-01-02 00:05, after 7 min"
+
+
+@pytest.mark.parametrize(
+    ("steps", "per_epoch", "expected"), [(8, 7, 14), (9, 7, 16), (3, 7, 6), (8, 8, 16), (8, math.inf, 16)]
+)
+def test_the_last_step_of_an_epoch_takes_what_is_left(steps, per_epoch, expected):
+    assert count_batches(steps, 2, per_epoch) == expected
+
+
+def test_validations_under_accumulation_are_those_of_the_epochs():
+    # 300 steps of at most 4 batches in epochs of 9 are 100 epochs.
+    measured = replace(MEASURED, batches_per_epoch=9)
+    rows = dict(time_rows(measured, 4, {"val_check_interval": None, "check_val_every_n_epoch": 1}, 10, datetime.now()))
+    assert rows["validations"].startswith("100 of")
 
 
 def test_speed_counts_optimiser_steps():
