@@ -46,7 +46,7 @@ data:
   class_path: ImageFolderDataModule
   init_args:
     augmentation: {size: [64, 64]}
-    input_format: {scale: [64, 64], resize: squash}
+    input_format: {scale: [64, 64], resize: squash, crop: null}
     num_workers: 1
 """
 # Without BatchNorm, and each image's loss is divided by numbers of its own.

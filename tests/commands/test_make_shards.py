@@ -31,7 +31,7 @@ data:
     batch_size: 2
     num_workers: 0
     augmentation: {size: [64, 64]}
-    input_format: {scale: [64, 64], resize: squash}
+    input_format: {scale: [64, 64], resize: squash, crop: null}
 """
 CLASSES = ("cat", "cow", "dog")
 
