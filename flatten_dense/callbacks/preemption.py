@@ -14,13 +14,15 @@ from lightning.pytorch.utilities import rank_zero_info
 from flatten_dense.callbacks.last_checkpoint import LastCheckpoint
 
 EXIT_STATUS = 128 + signal.SIGTERM
+STEPS_BETWEEN_TALKS = 10
+"""Optimiser steps after which several processes ask one another for a signal: a GPU has to wait for the answer."""
 
 
 class Preemption(Checkpoint):
     """After a SIGTERM, saves the last checkpoint as soon as an optimiser step is complete, and ends with status 143.
 
-    Of several processes it is enough that one gets the signal; all end after the same step. A single process does not
-    wait for the end of a validation: the resumed run repeats it.
+    Of several processes it is enough that one gets the signal; all end after the same step, at most
+    ``STEPS_BETWEEN_TALKS`` later. A single process does not wait for the end of a validation: the resumed run repeats it.
 
     Lightning's own answer to the signal would save nothing, and its message among processes, sent from within the
     signal handler, can come in the midst of another one. What it does about SIGUSR1, by which SLURM announces that it
@@ -49,9 +51,8 @@ class Preemption(Checkpoint):
         batch_idx: int,
     ) -> None:
         """Save here, if it is so wished and a step is complete; what was logged of the step is written after this."""
-        if self.last.can_save(trainer) and trainer.strategy.reduce_boolean_decision(self._is_asked, all=False):
-            self.last.save(trainer)
-            self._is_saved = True
+        if trainer.world_size == 1 or trainer.global_step % STEPS_BETWEEN_TALKS == 0:
+            self._save_if_asked(trainer)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:  # noqa: ANN401 - Lightning's signature
         """End, if the step before was the last one."""
@@ -81,7 +82,12 @@ class Preemption(Checkpoint):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save, if it is so wished; the next step is not waited for."""
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
-            self.on_train_batch_end(trainer, pl_module, None, None, 0)
+            self._save_if_asked(trainer)
+
+    def _save_if_asked(self, trainer: Trainer) -> None:
+        if self.last.can_save(trainer) and trainer.strategy.reduce_boolean_decision(self._is_asked, all=False):
+            self.last.save(trainer)
+            self._is_saved = True
 
     def _ask(self, signum: int, frame: FrameType | None) -> None:
         self._is_asked = True

@@ -1,5 +1,6 @@
 import os
 import signal
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -134,3 +135,14 @@ def test_slurm_queues_the_job_again_as_ever(fit, tmp_path, monkeypatch):
     assert called == [["scontrol", "requeue", "7"]]
     assert (tmp_path / "hpc_ckpt_1.ckpt").is_file()
     assert read_checkpoint(tmp_path / "last.ckpt")["global_step"] == 6
+
+
+@pytest.mark.parametrize(("step", "asked"), [(9, 0), (10, 1), (11, 0)])
+def test_several_processes_ask_one_another_now_and_then(tmp_path, step, asked):
+    talks = []
+    strategy = SimpleNamespace(reduce_boolean_decision=lambda decision, all: talks.append(decision) or False)
+    last = LastCheckpoint(tmp_path / "last.ckpt", 100)
+    last.can_save = lambda trainer: True
+    trainer = SimpleNamespace(world_size=2, global_step=step, strategy=strategy)
+    Preemption(last).on_train_batch_end(trainer, None, None, None, 0)
+    assert len(talks) == asked
