@@ -22,7 +22,8 @@ class Preemption(Checkpoint):
     """After a SIGTERM, saves the last checkpoint as soon as an optimiser step is complete, and ends with status 143.
 
     Of several processes it is enough that one gets the signal; all end after the same step, at most
-    ``STEPS_BETWEEN_TALKS`` later. A single process does not wait for the end of a validation: the resumed run repeats it.
+    ``STEPS_BETWEEN_TALKS`` later. A single process does not wait for the end of a validation: the resumed run repeats
+    it.
 
     Lightning's own answer to the signal would save nothing, and its message among processes, sent from within the
     signal handler, can come in the midst of another one. What it does about SIGUSR1, by which SLURM announces that it
