@@ -12,7 +12,7 @@ from lightning.pytorch.strategies import SingleDeviceStrategy
 from torch import nn
 from torch.utils.data import Dataset
 
-from flatten_dense.callbacks import EMA, LastCheckpoint, RandomStates, Resumption
+from flatten_dense.callbacks import EMA, DueValidation, LastCheckpoint, RandomStates, Resumption
 from flatten_dense.data.base import BaseDataModule
 from flatten_dense.structures import InputFormat, LabelSpace, Normalization, default_palette
 from flatten_dense.tasks.checkpoint import AtomicCheckpointIO, read_checkpoint
@@ -85,7 +85,7 @@ class Net(LightningModule):
 
 def fit(folder, net, ckpt_path=None, num_workers=0, save_every=1, average=True, **options):
     best = ModelCheckpoint(folder, "best", monitor="score", mode="max")
-    callbacks = [RandomStates(), Resumption(), *([EMA(0.9)] if average else []), best]
+    callbacks = [RandomStates(), Resumption(), DueValidation(), *([EMA(0.9)] if average else []), best]
     trainer = Trainer(
         **options,
         accelerator="cpu",
@@ -191,6 +191,14 @@ def test_another_seed_changes_everything(uninterrupted, limits, tmp_path):
 def test_a_stop_in_a_validation_repeats_it(uninterrupted, limits, number, tmp_path):
     stop_in = sorted(uninterrupted[0].scores)[number]
     require_same(train(tmp_path, stop_in_validation=stop_in, **limits), uninterrupted)
+
+
+def test_a_stop_in_the_validation_after_max_steps_repeats_it(tmp_path):
+    limits = {"max_steps": STEPS, "max_epochs": -1}
+    whole = train(tmp_path / "whole", **limits)
+    resumed = train(tmp_path / "cut", stop_in_validation=STEPS, save_every=5, **limits)
+    assert STEPS in whole[0].scores
+    require_same(resumed, whole)
 
 
 def test_many_stops_change_nothing(uninterrupted, limits, tmp_path):

@@ -7,6 +7,7 @@ from flatten_dense.callbacks.classification_writer import ClassificationWriter
 from flatten_dense.callbacks.detection_pictures import DetectionPlotter
 from flatten_dense.callbacks.detection_report import DetectionReport
 from flatten_dense.callbacks.detection_writer import DetectionWriter
+from flatten_dense.callbacks.due_validation import DueValidation
 from flatten_dense.callbacks.ema import EMA
 from flatten_dense.callbacks.evaluation_report import EvaluationReport
 from flatten_dense.callbacks.last_checkpoint import LastCheckpoint
@@ -29,6 +30,7 @@ __all__ = [
     "DetectionPlotter",
     "DetectionReport",
     "DetectionWriter",
+    "DueValidation",
     "EvaluationReport",
     "GradualUnfreezing",
     "LastCheckpoint",

@@ -40,7 +40,8 @@ class LastCheckpoint(Checkpoint):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Do not save what was just loaded."""
         self._step = self._saved_step = trainer.global_step
-        self._batch_of_step = trainer.fit_loop.total_batch_idx
+        # A validation that is repeated was saved before it; after it, it has to be saved again.
+        self._batch_of_step = self._saved_batch = trainer.fit_loop.total_batch_idx
 
     def on_train_batch_end(
         self,
@@ -69,13 +70,16 @@ class LastCheckpoint(Checkpoint):
         self.on_validation_start(trainer, pl_module)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Let a validation begin anew that is not over: Lightning would go on without the scores so far."""
+        """Let a validation begin anew that is not over, where Lightning would go on without the scores so far."""
         progress = checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"]
         is_over = progress["is_last_batch"] and progress["current"]["completed"] == progress["current"]["ready"]
         if trainer.state.fn == "fit" and trainer.validating and not is_over:
             for counts in progress["total"], progress["current"]:
                 # As if it had been stopped in its first batch.
                 counts.update(ready=1, started=1, processed=0, completed=0)
+        else:
+            # Lightning never counts the batch that was stopped as done, and would repeat the next validation too.
+            progress["total"].update(ready=progress["total"]["completed"], started=progress["total"]["completed"])
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the last step, if it was none of those."""

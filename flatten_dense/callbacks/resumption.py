@@ -22,7 +22,8 @@ class Resumption(Callback):
     """
 
     def __init__(self) -> None:
-        self._total_steps: float | None = None
+        self._total_steps = math.inf
+        self._total_before: float | None = None
         self._saved: dict[str, Any] | None = None
         self._options: _Groups = []
         self._resumes = False
@@ -33,7 +34,7 @@ class Resumption(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Remember the length of the training that is resumed."""
-        self._total_steps = state_dict["total_steps"]
+        self._total_before = state_dict["total_steps"]
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Go on with the weights themselves, if their average is not wanted any more."""
@@ -47,11 +48,12 @@ class Resumption(Callback):
             rank_zero_info("The checkpoint holds an average of the weights too, which this run does not go on with.")
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Remember the options, before the state of the optimiser comes back.
+        """Remember the options, before the state of the optimiser comes back, and the length.
 
         Raises:
             ValueError: the state is of other parameters.
         """
+        self._total_steps = trainer.estimated_stepping_batches
         groups = trainer.optimizers[0].param_groups
         self._options = [{name: value for name, value in group.items() if name != "params"} for group in groups]
         if self._saved is not None:
@@ -60,7 +62,6 @@ class Resumption(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Put the options in place, and say what has become of the length."""
-        before, self._total_steps = self._total_steps, trainer.estimated_stepping_batches
         if not self._resumes:
             return
         groups = trainer.optimizers[0].param_groups
@@ -72,8 +73,8 @@ class Resumption(Callback):
         for scheduler in schedulers:
             if isinstance(scheduler, LambdaLR):
                 _catch_up(scheduler, trainer.global_step)
-        if before is not None and before != self._total_steps:
-            _say(trainer.global_step, before, self._total_steps, old_rate, groups[0]["lr"])
+        if self._total_before not in (None, self._total_steps):
+            _say(trainer.global_step, self._total_before, self._total_steps, old_rate, groups[0]["lr"])
         self._resumes = False
 
 

@@ -18,7 +18,15 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import cuda
 
 from flatten_dense import heads, losses, necks  # noqa: F401 - so that recipes can name their classes
-from flatten_dense.callbacks import BestEvaluation, CurvePlotter, LastCheckpoint, Preemption, RandomStates, Resumption
+from flatten_dense.callbacks import (
+    BestEvaluation,
+    CurvePlotter,
+    DueValidation,
+    LastCheckpoint,
+    Preemption,
+    RandomStates,
+    Resumption,
+)
 from flatten_dense.commands.configuration import with_recipes
 from flatten_dense.commands.dry_run import dry_run, trial_options
 from flatten_dense.commands.null_options import restore_nulls
@@ -252,7 +260,8 @@ class TrainerCLI(LightningCLI):
         best = ModelCheckpoint(directory, "best", monitor=self.model.monitor, mode="max", enable_version_counter=False)
         last = LastCheckpoint(directory / "last.ckpt", every)
         # The last checkpoint comes last: it holds what the others know.
-        return [*callbacks, CurvePlotter(run), RandomStates(), Resumption(), best, last, Preemption(last)]
+        resuming = [RandomStates(), Resumption(), DueValidation()]
+        return [*callbacks, CurvePlotter(run), *resuming, best, last, Preemption(last)]
 
     def _report(self) -> None:
         run = self.run_directory

@@ -10,7 +10,7 @@ from lightning.pytorch.loggers.logger import DummyLogger
 from torch import nn
 from torch.utils.data import DataLoader
 
-from flatten_dense.callbacks import LastCheckpoint, Preemption, RandomStates
+from flatten_dense.callbacks import DueValidation, LastCheckpoint, Preemption, RandomStates
 from flatten_dense.tasks.checkpoint import read_checkpoint
 
 
@@ -49,14 +49,13 @@ def fit(tmp_path):
     def train(net, ckpt_path=None, **options):
         last = LastCheckpoint(tmp_path / "last.ckpt", 100)
         trainer = Trainer(
-            max_epochs=1,
-            callbacks=[RandomStates(), last, Preemption(last)],
+            callbacks=[RandomStates(), DueValidation(), last, Preemption(last)],
             accelerator="cpu",
             devices=1,
             enable_progress_bar=False,
             enable_model_summary=False,
             num_sanity_val_steps=0,
-            **{"logger": False, **options},
+            **{"logger": False, "max_epochs": 1, **options},
         )
         trainer.fit(net, DataLoader(torch.zeros(12)), DataLoader(torch.zeros(5)), ckpt_path=ckpt_path)
 
@@ -80,6 +79,18 @@ def test_a_validation_that_is_due_comes_after_the_resume(fit, tmp_path):
     assert (net.batches, net.validated) == (4, 0)
     fit(again, tmp_path / "last.ckpt", val_check_interval=4)
     assert (again.batches, again.validated) == (8, 15)
+
+
+def test_a_validation_that_is_due_after_the_very_last_step_comes_after_the_resume(fit, tmp_path):
+    net, again, third = Net(in_batch=7), Net(), Net()
+    limits = {"max_epochs": -1, "max_steps": 8, "val_check_interval": 4}
+    with pytest.raises(SystemExit):
+        fit(net, **limits)
+    assert (net.batches, net.validated) == (8, 5)
+    fit(again, tmp_path / "last.ckpt", **limits)
+    assert (again.batches, again.validated) == (0, 5)
+    fit(third, tmp_path / "last.ckpt", **limits)
+    assert (third.batches, third.validated) == (0, 0)
 
 
 def test_what_was_logged_of_the_last_step_is_written(fit):
