@@ -11,6 +11,8 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
+from flatten_dense.callbacks.batch_count import recount_batches
+
 _Groups = list[dict[str, Any]]
 
 
@@ -37,10 +39,11 @@ class Resumption(Callback):
         self._total_before = state_dict["total_steps"]
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Go on with the weights themselves, if their average is not wanted any more."""
+        """Go on at the right batch, and with the weights themselves if their average is not wanted any more."""
         if trainer.state.fn != "fit":
             return
         self._resumes = True
+        recount_batches(trainer, checkpoint)
         self._saved = checkpoint["optimizer_states"][0]
         is_averaged = any(isinstance(callback, WeightAveraging) for callback in trainer.callbacks)  # type: ignore[attr-defined]
         if "current_model_state" in checkpoint and not is_averaged:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import torch
 from lightning import LightningDataModule
+from lightning.pytorch.utilities import rank_zero_info
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler, default_collate
 
 from flatten_dense.data.sampler import EpochSampler
@@ -83,7 +84,7 @@ class BaseDataModule(LightningDataModule, ABC):
         self.eval_batch_size = eval_batch_size
         self.num_workers = _free_cpus() if num_workers is None else num_workers
         self.datasets: dict[Split, Dataset[dict[str, Any]]] = {}
-        self._start: tuple[int, int] | None = None
+        self._resumed: dict[str, Any] | None = None
         self._sampler: EpochSampler | None = None
 
     @cached_property
@@ -133,29 +134,71 @@ class BaseDataModule(LightningDataModule, ABC):
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Shuffled batches, such as ``{"image": [B, 3, h, w], "mask": [B, h, w], "path": B names}``."""
         self._sampler = self.make_sampler(*self.processes)
-        self._sampler.start, self._start = self._start, None
+        if self._resumed is not None:
+            self._sampler.start = self._resumed["epoch"], self.first_batch(self._resumed)
+            self._announce(self._sampler, self._resumed)
+            self._resumed = None
         return self._loader(SeededDataset(self.datasets["train"]), self.batch_size, self.collate_train, self._sampler)
 
     def make_sampler(self, processes: int, rank: int) -> EpochSampler:
         """What says which samples the training batches of one process are made of."""
         return EpochSampler(len(self.datasets["train"]), self.batch_size, processes, rank)  # type: ignore[arg-type]
 
+    def batches_per_epoch(self, batch_size: int, processes: int) -> int:
+        """Training batches of each of so many processes."""
+        num_images: int = len(self.datasets["train"])  # type: ignore[arg-type]
+        return max(1, num_images // (batch_size * processes))
+
+    @property
+    def _accumulated(self) -> int:
+        return self.trainer.accumulate_grad_batches if self.trainer else 1
+
     def state_dict(self) -> dict[str, Any]:
-        """How far training has come, for a checkpoint: the epoch, and its first batch that was not learnt from."""
+        """How far training has come, for a checkpoint: the epoch, and of how many samples steps were taken in it."""
         if self.trainer is None or self._sampler is None:
             return {}
         # Lightning's own count of epochs depends on where in an epoch an earlier resume began.
         epoch, batches = self._sampler.epoch, self.trainer.fit_loop.epoch_loop.batch_progress
-        if batches.is_last_batch:
-            return {"epoch": epoch + 1, "batch": 0}
-        return {"epoch": epoch, "batch": batches.current.processed}  # type: ignore[attr-defined]
+        processes, batch_size = self._sampler.num_replicas, self._sampler.batch_size
+        # The gradients of batches since the last step are lost with the checkpoint.
+        steps = batches.current.processed // self._accumulated  # type: ignore[attr-defined]
+        samples = steps * self._accumulated * batch_size * processes
+        place = {"epoch": epoch + 1, "samples": 0} if batches.is_last_batch else {"epoch": epoch, "samples": samples}
+        return {**place, "batch_size": batch_size, "processes": processes}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Begin the next training there."""
-        self._start = state_dict["epoch"], state_dict["batch"]
+        self._resumed = state_dict
         if self._sampler is not None and self.trainer is not None:
             # Some strategies load checkpoints after Lightning has asked for the loader: it has to ask again.
             self.trainer.fit_loop._combined_loader = None
+
+    def first_batch(self, state_dict: dict[str, Any]) -> int:
+        """The batch of the epoch that a resumed training begins with: at the beginning of a step, skipping no sample.
+
+        Args:
+            state_dict: of the training that is resumed.
+        """
+        if "samples" not in state_dict:
+            return int(state_dict["batch"])  # as it was counted once
+        processes, _ = self.processes
+        steps = int(state_dict["samples"]) // (self.batch_size * processes * self._accumulated)
+        # The epoch is not over, so one batch at least is left of it.
+        most_steps = (self.batches_per_epoch(self.batch_size, processes) - 1) // self._accumulated
+        return min(steps, most_steps) * self._accumulated
+
+    def _announce(self, sampler: EpochSampler, state: dict[str, Any]) -> None:
+        if not state.get("samples"):
+            return
+        batch_size, processes = sampler.batch_size, sampler.num_replicas
+        again = state["samples"] - self.first_batch(state) * batch_size * processes
+        if sampler.order_follows_batching and (state["batch_size"], state["processes"]) != (batch_size, processes):
+            rank_zero_info(
+                "Batch size or number of processes are not what they were, and the order of these data follows them: "
+                "in the epoch that goes on, some images come again and some do not come."
+            )
+        elif again:
+            rank_zero_info(f"The epoch goes on at the beginning of a step: {again} of its images come again.")
 
     def val_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Batches of lists, in the order of the file names."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -38,6 +38,7 @@ class EpochSampler(DistributedSampler[SampleKey]):
         rank: of this process.
 
     Attributes:
+        order_follows_batching: whether the order of an epoch depends on the batch size or the number of processes.
         start: epoch and batch that the next iteration begins with, instead of the beginning of the epoch told; what
             lies before is not loaded.
 
@@ -45,6 +46,7 @@ class EpochSampler(DistributedSampler[SampleKey]):
         ValueError: if there are fewer samples than processes.
     """
 
+    order_follows_batching: ClassVar[bool] = False
     start: tuple[int, int] | None = None
 
     def __init__(self, num_samples: int, batch_size: int, processes: int = 1, rank: int = 0) -> None:

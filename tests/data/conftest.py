@@ -78,9 +78,14 @@ def camvid(tmp_path: Path) -> Path:
 def make_trainer() -> Callable[..., SimpleNamespace]:
     """What a data module asks its trainer for, as it is after so many batches of an epoch."""
 
-    def make(processes=1, rank=0, batches=0, last=False) -> SimpleNamespace:
+    def make(processes=1, rank=0, batches=0, last=False, accumulated=1) -> SimpleNamespace:
         done = _ProcessedTracker(ready=batches, started=batches, processed=batches, completed=batches - 1)
         loop = SimpleNamespace(batch_progress=_BatchProgress(current=done, is_last_batch=last))
-        return SimpleNamespace(world_size=processes, global_rank=rank, fit_loop=SimpleNamespace(epoch_loop=loop))
+        return SimpleNamespace(
+            world_size=processes,
+            global_rank=rank,
+            accumulate_grad_batches=accumulated,
+            fit_loop=SimpleNamespace(epoch_loop=loop),
+        )
 
     return make

@@ -3,6 +3,7 @@ import torch
 from torch.utils.data import Dataset
 
 from flatten_dense.data.base import BaseDataModule, UnrepeatedSampler, collate_lists
+from flatten_dense.data.detection.sampler import AspectRatioSampler
 from flatten_dense.structures import InputFormat, LabelSpace, Normalization, default_palette
 
 
@@ -157,15 +158,22 @@ def test_every_process_loads_its_own_share(make_trainer):
 
 
 @pytest.mark.parametrize(
-    ("progress", "expected"),
-    [({}, (4, 0)), ({"batches": 5}, (4, 5)), ({"batches": 5, "last": True}, (5, 0))],
-    ids=["at the beginning of an epoch", "within", "at its end"],
+    ("progress", "epoch", "samples"),
+    [
+        ({}, 4, 0),
+        ({"batches": 5}, 4, 5 * 2),
+        ({"batches": 5, "processes": 2}, 4, 5 * 2 * 2),
+        ({"batches": 5, "accumulated": 3}, 4, 3 * 2),
+        ({"batches": 5, "last": True}, 5, 0),
+    ],
+    ids=["at the beginning of an epoch", "within", "of two processes", "between two steps", "at its end"],
 )
-def test_a_checkpoint_holds_the_first_batch_that_was_not_learnt_from(make_trainer, progress, expected):
-    data = ready()
+def test_a_checkpoint_holds_of_how_many_samples_steps_were_taken(make_trainer, progress, epoch, samples):
+    data = ready(length=40, batch_size=2)
     data.trainer = make_trainer(**progress)
     data.train_dataloader().sampler.set_epoch(4)
-    assert data.state_dict() == dict(zip(("epoch", "batch"), expected, strict=True))
+    processes = progress.get("processes", 1)
+    assert data.state_dict() == {"epoch": epoch, "samples": samples, "batch_size": 2, "processes": processes}
 
 
 def test_a_checkpoint_of_an_evaluation_holds_no_position(make_trainer):
@@ -175,6 +183,7 @@ def test_a_checkpoint_of_an_evaluation_holds_no_position(make_trainer):
 
 
 def test_a_resumed_run_loads_what_is_left_of_its_epoch():
+    # As checkpoints counted once.
     data = ready(batch_size=2)
     data.load_state_dict({"epoch": 2, "batch": 0})
     whole = indices(data.train_dataloader())
@@ -184,6 +193,56 @@ def test_a_resumed_run_loads_what_is_left_of_its_epoch():
     assert len(loader) == 5
     loader.sampler.set_epoch(2)
     assert indices(loader) == whole
+
+
+def test_a_resumed_run_with_another_batch_size_loads_each_sample_once():
+    data, other = ready(length=12, batch_size=2), ready(length=12, batch_size=3)
+    data.load_state_dict({"epoch": 2, "samples": 0, "batch_size": 2, "processes": 1})
+    whole = indices(data.train_dataloader())
+    other.load_state_dict({"epoch": 2, "samples": 6, "batch_size": 2, "processes": 1})
+    assert indices(other.train_dataloader()) == whole[6:]
+
+
+@pytest.mark.parametrize(
+    ("now", "first"),
+    [
+        ({}, 12),
+        ({"batch_size": 4}, 6),
+        ({"batch_size": 5}, 4),
+        ({"processes": 2}, 6),
+        ({"accumulated": 8}, 8),
+        ({"batch_size": 20}, 0),
+    ],
+)
+def test_another_batch_size_begins_at_the_step_that_skips_no_sample(make_trainer, now, first):
+    # 24 of 30 samples are done; there is a batch more while an epoch is not over.
+    data = ready(length=30, batch_size=now.pop("batch_size", 2))
+    data.trainer = make_trainer(**now)
+    assert data.first_batch({"epoch": 2, "samples": 24, "batch_size": 2, "processes": 1}) == first
+
+
+@pytest.fixture
+def said(monkeypatch):
+    words = []
+    monkeypatch.setattr("flatten_dense.data.base.rank_zero_info", words.append)
+    return words
+
+
+@pytest.mark.parametrize(("batch_size", "expected"), [(4, []), (5, ["4 of its images come again"])])
+def test_it_is_said_how_many_samples_come_again(said, batch_size, expected):
+    data = ready(length=30, batch_size=batch_size)
+    data.load_state_dict({"epoch": 2, "samples": 24, "batch_size": 2, "processes": 1})
+    data.train_dataloader()
+    assert [text in line for text, line in zip(expected, said, strict=True)] == [True] * len(said)
+
+
+@pytest.mark.parametrize(("batch_size", "number"), [(2, 0), (4, 1)])
+def test_it_is_said_if_the_order_follows_the_batch_size(said, batch_size, number):
+    data = ready(length=30, batch_size=batch_size)
+    data.make_sampler = lambda *processes: AspectRatioSampler([(3, 4)] * 30, batch_size, *processes)
+    data.load_state_dict({"epoch": 2, "samples": 24, "batch_size": 2, "processes": 1})
+    data.train_dataloader()
+    assert ["some do not come" in line for line in said] == [True] * number
 
 
 @pytest.mark.parametrize("processes", [1, 2, 3])

@@ -32,6 +32,8 @@ class ShardSampler(EpochSampler):
         ValueError: if there are fewer photos than processes.
     """
 
+    order_follows_batching = True
+
     def __init__(
         self,
         counts: Sequence[int],

@@ -26,6 +26,8 @@ class AspectRatioSampler(EpochSampler):
         ValueError: if there are fewer photos than processes.
     """
 
+    order_follows_batching = True
+
     def __init__(self, sizes: Sequence[tuple[int, int]], batch_size: int, processes: int = 1, rank: int = 0) -> None:
         super().__init__(len(sizes), batch_size, processes, rank)
         self._is_landscape = torch.tensor([width > height for height, width in sizes])
