@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 from lightning import Callback, LightningModule
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from lightning.pytorch.plugins.precision import MixedPrecision
+from lightning.pytorch.utilities import GradClipAlgorithmType, rank_zero_info, rank_zero_warn
 from torch import Tensor, distributed
 from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.optim import AdamW, Optimizer
@@ -206,10 +207,17 @@ class BaseTask(LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip by the norm of all gradients also where FSDP deals them out among processes, which Lightning refuses."""
-        model = self.trainer.strategy.model
-        if gradient_clip_val and gradient_clip_algorithm != "value" and isinstance(model, FullyShardedDataParallel):
+        """Clip also where Lightning refuses: by the norm under FSDP, and for fused optimisers in bf16.
+
+        There is no scaler in bf16, so that a fused optimiser finds no gradients to unscale.
+        """
+        model, precision = self.trainer.strategy.model, self.trainer.precision_plugin
+        by_norm = gradient_clip_algorithm != GradClipAlgorithmType.VALUE
+        if gradient_clip_val and by_norm and isinstance(model, FullyShardedDataParallel):
             model.clip_grad_norm_(gradient_clip_val)
+        elif gradient_clip_val and isinstance(precision, MixedPrecision) and precision.scaler is None:
+            clip = precision.clip_grad_by_norm if by_norm else precision.clip_grad_by_value
+            clip(optimizer, gradient_clip_val)
         else:
             super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
 

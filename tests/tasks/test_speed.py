@@ -3,7 +3,7 @@ from functools import partial
 import pytest
 import torch
 from lightning import Trainer
-from torch.optim import AdamW
+from torch.optim import SGD, AdamW
 from torch.utils.data import DataLoader
 
 from flatten_dense.backbones import TimmBackbone, TimmClassifier
@@ -52,6 +52,20 @@ def test_all_options_together_take_the_same_step(speed):
     assert not torch.equal(plain.backbone.body.stages[0].blocks[0].mlp.fc1.weight, before)
     for (name, own), other in zip(fast.named_parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(own, other, rtol=1e-3, atol=1e-4, msg=name)
+
+
+@pytest.mark.parametrize("algorithm", ["norm", "value"])
+def test_fused_optimisers_take_clipped_gradients_in_bf16(algorithm):
+    clipping = {"precision": "bf16-mixed", "gradient_clip_val": 0.01, "gradient_clip_algorithm": algorithm}
+    plain, fused = (make_classifier(optimizer=partial(SGD, lr=1.0, fused=fused)) for fused in (False, True))
+    before = {name: parameter.detach().clone() for name, parameter in plain.named_parameters()}
+    for task in (plain, fused):
+        train(task, [photos(8)], **clipping)
+    for (name, own), other in zip(fused.named_parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(own, other, msg=name)
+    steps = torch.cat([(parameter - before[name]).flatten() for name, parameter in fused.named_parameters()])
+    size = steps.norm() if algorithm == "norm" else steps.abs().max()
+    assert float(size) == pytest.approx(0.01, rel=1e-3)
 
 
 def gradients(task, batch):
