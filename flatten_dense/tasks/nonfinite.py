@@ -42,9 +42,10 @@ def require_finite(
     Raises:
         NonFiniteLossError: one of them is not finite.
     """
-    wrong = [name for name, value in losses.items() if not bool(value.isfinite().all())]
-    if not wrong:
+    # One look for all of them: a GPU is waited for at each.
+    if bool(torch.stack([value.detach() for value in losses.values()]).isfinite().all()):
         return
+    wrong = [name for name, value in losses.items() if not bool(value.isfinite())]
     plain = {name: float(value.detach()) for name, value in losses.items()}
     checkpoint: dict[str, Any] = {"state_dict": task.state_dict()}
     task.on_save_checkpoint(checkpoint)

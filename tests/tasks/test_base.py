@@ -1,11 +1,13 @@
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
-from lightning import Trainer
+from lightning import Callback, Trainer
 from lightning.pytorch.strategies import SingleDeviceStrategy
 from torch.utils.data import DataLoader
 
+from flatten_dense.loggers import AppendingCSVLogger
 from flatten_dense.optim import CosineSchedule, Freezing, ParameterGroups, PolySchedule
 from flatten_dense.tasks.base import CHECKPOINT_KEY
 
@@ -65,6 +67,37 @@ def test_weights_that_do_not_fit_stop_before_the_first_step(make_task, tmp_path)
     torch.save({"model": {"fc.weight": torch.zeros(2, 2)}}, tmp_path / "other.pth")
     with pytest.raises(ValueError, match=r"other.pth.*holds no tensor of a FlattenPVT"):
         trainer(max_steps=1).fit(make_task(weights=str(tmp_path / "other.pth")), loader(1))
+
+
+class Watcher(Callback):
+    """What there is after each batch."""
+
+    def __init__(self) -> None:
+        self.losses, self.gradients = [], []
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.losses.append(float(trainer.callback_metrics["train/loss"]))
+        self.gradients.append(any(parameter.grad is not None for parameter in pl_module.parameters()))
+
+
+def test_only_steps_that_are_logged_cost_a_log(make_task, monkeypatch):
+    rows, calls = [], []
+    logger = AppendingCSVLogger(Path("never/made"))
+    monkeypatch.setattr(logger, "log_metrics", lambda metrics, step: rows.append((step, metrics["train/loss"])))
+    watcher, task = Watcher(), make_task()
+    log = task.log
+    monkeypatch.setattr(task, "log", lambda name, *args, **options: calls.append(name) or log(name, *args, **options))
+    run = trainer(max_steps=7, log_every_n_steps=3, logger=logger, callbacks=[watcher])
+    run.fit(task, loader(7))
+    assert [step for step, _ in rows] == [2, 5]
+    assert calls == ["train/loss", "train/lr"] * 3  # the first step too, for the progress bar
+    assert [loss for _, loss in rows] == [watcher.losses[step] for step in (2, 5)]
+
+
+def test_gradients_are_freed_after_a_step_and_kept_until_then(make_task):
+    watcher = Watcher()
+    trainer(max_steps=2, accumulate_grad_batches=2, callbacks=[watcher]).fit(make_task(), loader(4))
+    assert watcher.gradients == [True, False, True, False]
 
 
 def test_schedule_steps_with_the_optimizer(make_task):

