@@ -189,10 +189,10 @@ def _bare_loop(model: Any, data: MemoryData) -> Callable[[dict[str, Any]], None]
     loss_of = losses[data.task]
 
     def step(batch: dict[str, Any]) -> None:
-        optimizer.zero_grad()
         loss_of(batch).backward()
         optimizer.step()
         schedule.step()
+        optimizer.zero_grad()  # here, so that the other training finds as much memory free as this one
 
     return step
 
