@@ -123,7 +123,8 @@ def test_a_model_learns_from_shards_and_scores_as_on_the_folder(photos, tmp_path
     recipe = ["-c", str(tmp_path / "micro.yaml"), "--trainer.max_epochs", "-1"]
     assert main(["fit", *recipe, "--data.root", str(tmp_path / "out"), *runs]) == 0
     (run,) = (tmp_path / "runs/micro").iterdir()
-    assert read_checkpoint(run / "checkpoints/last.ckpt")["ShardDataModule"] == {"epoch": 0, "batch": 2, "readers": 1}
+    position = {"epoch": 0, "samples": 4, "batch_size": 2, "processes": 1, "readers": 1}
+    assert read_checkpoint(run / "checkpoints/last.ckpt")["ShardDataModule"] == position
     test = ["test", "--ckpt_path", str(run / "checkpoints/last.ckpt"), *runs]
     for name, options in (("shards", []), ("photos", ["--data", "ImageFolderDataModule"])):
         root = tmp_path / "out" if name == "shards" else photos
@@ -146,6 +147,7 @@ def test_a_run_on_shards_resumes_in_mid_epoch_bit_for_bit(photos, tmp_path):
     last = parts / "checkpoints/last.ckpt"
     assert main(["fit", "--ckpt_path", str(last), "--trainer.max_steps", "9"]) == 0
     ours, theirs = (read_checkpoint(run / "checkpoints/last.ckpt") for run in (parts, whole))
-    assert ours["ShardDataModule"] == theirs["ShardDataModule"] == {"epoch": 1, "batch": 3, "readers": 2}
+    position = {"epoch": 1, "samples": 6, "batch_size": 2, "processes": 1, "readers": 2}
+    assert ours["ShardDataModule"] == theirs["ShardDataModule"] == position
     for name, tensor in theirs["state_dict"].items():
         assert torch.equal(ours["state_dict"][name], tensor), name
