@@ -1,6 +1,5 @@
 """What an evaluation says about a classifier: a table of classes, the confusion matrix, the surest mistakes."""
 
-import csv
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from lightning import LightningModule, Trainer
 from torch import Tensor, distributed
 
 from flatten_dense.callbacks.best_evaluation import BestEvaluation
+from flatten_dense.callbacks.class_table import write_class_table
 from flatten_dense.callbacks.photo import photo_of
 from flatten_dense.metrics import ClassificationScores, classification_rows
 from flatten_dense.structures import ClassLabels, InputFormat
@@ -96,11 +96,7 @@ class ClassificationReport(BestEvaluation[ClassificationScores]):
             return
         pictures = self.run / "pictures"
         pictures.mkdir(parents=True, exist_ok=True)
-        rows = classification_rows(scores, self.labels.class_names)
-        with (self.run / "per_class.csv").open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
+        write_class_table(self.run / "per_class.csv", classification_rows(scores, self.labels.class_names))
         names = self.labels.class_names
         draw_confusion(scores.confusion, names, names, "images").save(pictures / "confusion.png")
         if mistakes:

@@ -1,6 +1,5 @@
 """What an evaluation says about a detector: a table of classes, plots, and what was found."""
 
-import csv
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import torch
 from lightning import LightningModule, Trainer
 
 from flatten_dense.callbacks.best_evaluation import BestEvaluation
+from flatten_dense.callbacks.class_table import write_class_table
 from flatten_dense.metrics import CocoDetection, CocoScores, coco_class_rows, write_results
 from flatten_dense.structures import DetectionLabels
 from flatten_dense.visualization import detection_confusion_picture, plot_detection_errors, plot_precision_recall
@@ -41,11 +41,7 @@ class DetectionReport(BestEvaluation[CocoScores]):
             return
         pictures = self.run / "pictures"
         pictures.mkdir(parents=True, exist_ok=True)
-        rows = coco_class_rows(scores)
-        with (self.run / "per_class.csv").open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
+        write_class_table(self.run / "per_class.csv", coco_class_rows(scores))
         write_results(self.coco.results(), self.run / "detections.json")
         plot_precision_recall(scores.per_class, self.labels, pictures / "precision_recall.png")
         errors = self.coco.errors()

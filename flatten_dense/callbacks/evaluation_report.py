@@ -1,12 +1,12 @@
 """What an evaluation says about each class: a table, and a picture of which is taken for which."""
 
-import csv
 from collections.abc import Callable
 from pathlib import Path
 
 from lightning import LightningModule, Trainer
 
 from flatten_dense.callbacks.best_evaluation import BestEvaluation
+from flatten_dense.callbacks.class_table import write_class_table
 from flatten_dense.metrics import SegmentationScores, per_class_rows
 from flatten_dense.structures import LabelSpace
 from flatten_dense.visualization import confusion_picture
@@ -33,9 +33,5 @@ class EvaluationReport(BestEvaluation[SegmentationScores]):
         if not trainer.is_global_zero:
             return
         (self.run / "pictures").mkdir(parents=True, exist_ok=True)
-        rows = per_class_rows(scores, self.labels.class_names)
-        with (self.run / "per_class.csv").open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
+        write_class_table(self.run / "per_class.csv", per_class_rows(scores, self.labels.class_names))
         confusion_picture(scores.confusion, self.labels).save(self.run / "pictures" / "confusion.png")

@@ -11,6 +11,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from flatten_dense.metrics.confusion import confusion_matrix
+from flatten_dense.metrics.plain_numbers import number_or_none
 
 _NO_LABEL = -1
 
@@ -101,8 +102,8 @@ def classification_rows(scores: ClassificationScores, class_names: Sequence[str]
     """
     columns = {
         "class": class_names,
-        "accuracy": _numbers(scores.accuracy),
-        "precision": _numbers(scores.precision),
+        "accuracy": [*map(number_or_none, scores.accuracy.tolist())],
+        "precision": [*map(number_or_none, scores.precision.tolist())],
         "images": scores.confusion.sum(1).tolist(),
         "predicted": scores.confusion.sum(0).tolist(),
     }
@@ -113,7 +114,7 @@ def classification_as_dict(scores: ClassificationScores, class_names: Sequence[s
     """The scores as JSON holds them: ``top1``, ``top5``, ``images`` and ``per_class`` by name."""
     rows = classification_rows(scores, class_names)
     per_class = {row["class"]: {key: row[key] for key in row if key != "class"} for row in rows}
-    top1, top5 = (None if math.isnan(value) else value for value in (scores.top1, scores.top5))
+    top1, top5 = map(number_or_none, (scores.top1, scores.top5))
     return {"top1": top1, "top5": top5, "images": int(scores.confusion.sum()), "per_class": per_class}
 
 
@@ -138,7 +139,3 @@ def describe_classification(metrics: dict[str, Any]) -> str:
 
 def _percent(value: float | None, width: int) -> str:
     return f"{'-' if value is None else format(100 * value, '.1f'):>{width}}"
-
-
-def _numbers(values: Tensor) -> list[float | None]:
-    return [None if math.isnan(value) else value for value in values.tolist()]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from typing import Any
 
 from flatten_dense.metrics.coco_scores import STATS, CocoScores
+from flatten_dense.metrics.plain_numbers import number_or_none
 
 
 def coco_class_rows(scores: CocoScores) -> list[dict[str, Any]]:
@@ -21,8 +21,8 @@ def coco_class_rows(scores: CocoScores) -> list[dict[str, Any]]:
     for index, (category_id, name) in enumerate(zip(scores.category_ids, scores.class_names, strict=True)):
         row: dict[str, Any] = {"class": name if repeated[name] == 1 else f"{name} (id {category_id})"}
         for iou_type, own in scores.per_class.items():
-            row[f"{iou_type}_AP"] = _number(own.ap[index])
-            row[f"{iou_type}_AP50"] = _number(own.ap50[index])
+            row[f"{iou_type}_AP"] = number_or_none(own.ap[index])
+            row[f"{iou_type}_AP50"] = number_or_none(own.ap50[index])
         rows.append({**row, "truths": int(scores.truths[index]), "detections": int(scores.detections[index])})
     return rows
 
@@ -32,7 +32,9 @@ def coco_scores_as_dict(scores: CocoScores) -> dict[str, Any]:
 
     null stands for a number that there is not.
     """
-    stats = {iou_type: {name: _number(value) for name, value in own.items()} for iou_type, own in scores.stats.items()}
+    stats = {
+        iou_type: {name: number_or_none(value) for name, value in own.items()} for iou_type, own in scores.stats.items()
+    }
     per_class = {row["class"]: {key: row[key] for key in row if key != "class"} for row in coco_class_rows(scores)}
     return {**stats, "per_class": per_class, "num_images": scores.num_images}
 
@@ -52,7 +54,3 @@ def describe_coco(metrics: dict[str, Any]) -> str:
 
 def _percent(value: float | None) -> str:
     return f"{'-':>8}" if value is None else f"{100 * value:8.1f}"
-
-
-def _number(value: float) -> float | None:
-    return None if math.isnan(value) else float(value)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
+from flatten_dense.metrics.plain_numbers import number_or_none
 from flatten_dense.metrics.segmentation import SegmentationScores
 
 
@@ -18,9 +18,9 @@ def per_class_rows(scores: SegmentationScores, class_names: Sequence[str]) -> li
     """
     columns = {
         "class": class_names,
-        "IoU": _numbers(scores.iou.tolist()),
-        "Acc": _numbers(scores.acc.tolist()),
-        "precision": _numbers(scores.precision.tolist()),
+        "IoU": [*map(number_or_none, scores.iou.tolist())],
+        "Acc": [*map(number_or_none, scores.acc.tolist())],
+        "precision": [*map(number_or_none, scores.precision.tolist())],
         "truth_pixels": scores.truth_pixels.tolist(),
         "predicted_pixels": scores.predicted_pixels.tolist(),
     }
@@ -29,7 +29,7 @@ def per_class_rows(scores: SegmentationScores, class_names: Sequence[str]) -> li
 
 def scores_as_dict(scores: SegmentationScores, class_names: Sequence[str]) -> dict[str, Any]:
     """The scores as JSON holds them: ``mIoU``, ``mAcc``, ``aAcc``, ``per_class`` by name, and ``protocol``."""
-    m_iou, m_acc, a_acc = _numbers([scores.mIoU, scores.mAcc, scores.aAcc])
+    m_iou, m_acc, a_acc = map(number_or_none, (scores.mIoU, scores.mAcc, scores.aAcc))
     rows = per_class_rows(scores, class_names)
     per_class = {row["class"]: {key: row[key] for key in row if key != "class"} for row in rows}
     return {"mIoU": m_iou, "mAcc": m_acc, "aAcc": a_acc, "per_class": per_class, "protocol": scores.protocol}
@@ -49,8 +49,3 @@ def describe_scores(metrics: dict[str, Any]) -> str:
 
 def _percent(value: float | None) -> str:
     return "    -" if value is None else f"{100 * value:5.1f}"
-
-
-def _numbers(values: Sequence[float]) -> list[float | None]:
-    # JSON has no NaN: a class that does not count has null.
-    return [None if math.isnan(value) else value for value in values]

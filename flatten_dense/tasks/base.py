@@ -1,7 +1,8 @@
 """What every task shares: injected parts, the optimiser, and checkpoints that can rebuild what they hold."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +150,28 @@ class BaseTask(LightningModule):
                 f"freeze.stages={self._freezing.stages} keeps {len(names)} tensors at random numbers, such as "
                 f"{names[0]}: start from --model.weights that have them, or let their stages learn"
             )
+
+    @abstractmethod
+    def log_scores(self, prefix: str) -> None:
+        """Log the scores of the evaluation that ends, under names that begin with ``val`` or ``test``."""
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the scores of the whole set."""
+        self.log_scores("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Log the scores of the whole set."""
+        self.log_scores("test")
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Evaluation mode, until the mode is again what it was."""
+        training = self.training
+        self.eval()
+        try:
+            yield
+        finally:
+            self.train(training)
 
     def log_training(self, losses: dict[str, Tensor], batch_size: int) -> None:
         """Log the losses of a step, their means over all processes, and the learning rate it is taken with.

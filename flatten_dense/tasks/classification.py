@@ -152,23 +152,11 @@ class ClassificationTask(BaseTask):
             return list(self(torch.stack(images)).float().softmax(1))
         return [self(image[None]).float().softmax(1)[0] for image in images]
 
-    def on_validation_epoch_end(self) -> None:
-        """Log the scores of the whole set."""
-        self._log_scores("val")
-
-    def on_test_epoch_end(self) -> None:
-        """Log the scores of the whole set."""
-        self._log_scores("test")
-
     @torch.inference_mode()
     def classify(self, image: Tensor) -> Tensor:
         """Probabilities ``[K]`` of one photo ``[3, H, W]``, uint8 RGB as `read_image` gives it."""
-        training = self.training
-        self.eval()
-        try:
+        with self.evaluating():
             logits = self(EvalTransform(self.input_format)(image)[None].to(self.device))
-        finally:
-            self.train(training)
         probabilities: Tensor = logits[0].float().softmax(0)
         return probabilities
 
@@ -192,7 +180,8 @@ class ClassificationTask(BaseTask):
     def _describe(self, scores: ClassificationScores) -> dict[str, Any]:
         return classification_as_dict(scores, self.labels.class_names)
 
-    def _log_scores(self, prefix: str) -> None:
+    def log_scores(self, prefix: str) -> None:
+        """Log top-1 and top-5."""
         self.scores = self.confusion.compute()
         self.confusion.reset()
         self.log(f"{prefix}/top1", self.scores.top1, prog_bar=True)

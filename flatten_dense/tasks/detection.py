@@ -139,24 +139,12 @@ class DetectionTask(DenseTask):
         """Take the truth of the split."""
         self._begin(self.trainer.test_dataloaders)
 
-    def on_validation_epoch_end(self) -> None:
-        """Log the scores of the whole set."""
-        self._log_scores("val")
-
-    def on_test_epoch_end(self) -> None:
-        """Log the scores of the whole set."""
-        self._log_scores("test")
-
     @torch.inference_mode()
     def detect(self, image: Tensor) -> Detections:
         """What is in one photo ``[3, H, W]``, uint8 RGB as `read_image` gives it."""
         transform = EvalTransform(self.input_format)
-        training = self.training
-        self.eval()
-        try:
+        with self.evaluating():
             (detections,) = self([transform(image).to(self.device)], [(image.shape[-2], image.shape[-1])])
-        finally:
-            self.train(training)
         return detections  # type: ignore[no-any-return]
 
     def evaluation_callbacks(self, run: Path, facts: dict[str, Any]) -> list[Callback]:
@@ -203,7 +191,8 @@ class DetectionTask(DenseTask):
             )
         self.coco.begin(annotations.to_coco(), loader.dataset.labels.category_ids)
 
-    def _log_scores(self, prefix: str) -> None:
+    def log_scores(self, prefix: str) -> None:
+        """Log the scores, and keep them."""
         self.scores = self.coco.compute()
         for iou_type, stats in self.scores.stats.items():
             self.log(f"{prefix}/{iou_type}_AP", stats["AP"], prog_bar=True)

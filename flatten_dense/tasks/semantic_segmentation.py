@@ -149,14 +149,6 @@ class SemanticSegmentationTask(DenseTask):
 
         return strips()
 
-    def on_validation_epoch_end(self) -> None:
-        """Log the scores of the whole set."""
-        self._log_scores("val")
-
-    def on_test_epoch_end(self) -> None:
-        """Log the scores of the whole set."""
-        self._log_scores("test")
-
     def evaluation_callbacks(self, run: Path, facts: dict[str, Any]) -> list[Callback]:
         """Pictures of predictions and of the worst images, metrics.json, and tables of the classes."""
         facts = {
@@ -182,7 +174,8 @@ class SemanticSegmentationTask(DenseTask):
     def _describe(self, scores: SegmentationScores) -> dict[str, Any]:
         return scores_as_dict(scores, self.labels.class_names)
 
-    def _log_scores(self, prefix: str) -> None:
+    def log_scores(self, prefix: str) -> None:
+        """Log the means over classes and pixels."""
         self.scores = self.confusion.compute()
         self.confusion.reset()
         self.inference_used["images"] = self.modes_used.compute()
@@ -195,10 +188,6 @@ class SemanticSegmentationTask(DenseTask):
         """Class indices ``[H, W]``, int64, of one photo ``[3, H, W]``, uint8 RGB as `read_image` gives it."""
         transform = EvalTransform(self.input_format)
         normalized = transform(image).to(self.device)
-        training = self.training
-        self.eval()
-        try:
+        with self.evaluating():
             (mask,) = segment_batch(self, [normalized], [(image.shape[-2], image.shape[-1])], self.inference)
-        finally:
-            self.train(training)
         return mask
