@@ -1,5 +1,6 @@
 """Time our models, data loader, scoring and training step; each benchmark is a sub-command that prints a table.
 
+    python tools/benchmark.py attention
     python tools/benchmark.py siblings
     python tools/benchmark.py loader --root ADEChallengeData2016 --reduce_zero_label
     python tools/benchmark.py coco
@@ -15,6 +16,7 @@ import argparse
 from collections.abc import Callable, Sequence
 
 import torch
+from benchmarks.attention import DTYPES, PASSES, attention
 from benchmarks.coco import coco
 from benchmarks.loader import loader
 from benchmarks.siblings import siblings
@@ -34,6 +36,22 @@ def main(args: Sequence[str] | None = None) -> int:
     """Run one benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     benchmarks = parser.add_subparsers(required=True, metavar="BENCHMARK")
+    own = benchmarks.add_parser(
+        "attention", help=attention.__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    own.set_defaults(benchmark=attention)
+    own.add_argument("--dim", type=_at_least(1), default=96, help="C, channels")
+    own.add_argument("--heads", type=_at_least(1), default=3, help="G, a divisor of C")
+    own.add_argument(
+        "--sizes", type=_at_least(1), nargs="+", default=[56, 128, 256], help="sides of the map, in tokens"
+    )
+    own.add_argument("--dtypes", choices=DTYPES, nargs="+", default=list(DTYPES), help="bfloat16 by autocast")
+    own.add_argument("--what", choices=PASSES, nargs="+", default=list(PASSES), help="forward, or forward and backward")
+    own.add_argument("--batch_size", type=_at_least(1), default=1, help="maps of a pass")
+    own.add_argument("--repetitions", type=_at_least(1), default=15, help="timed passes of each form")
+    own.add_argument("--warm_up", type=_at_least(0), default=3, help="passes of each form before those")
+    own.add_argument("--threads", type=_at_least(1), default=torch.get_num_threads(), help="of torch")
+    own.add_argument("--device", default="cpu", help="where to run, like cuda")
     own = benchmarks.add_parser(
         "siblings", help=siblings.__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )

@@ -43,6 +43,18 @@ def test_calls_take_turns_and_warm_up_is_not_timed():
     assert len(times) == 2
 
 
+def test_attention_compares_every_form_that_can_do_it(capsys):
+    options = ["--sizes", "8", "--dim", "12", "--heads", "3", "--repetitions", "1", "--warm_up", "0"]
+    assert benchmark.main(["attention", *options]) == 0
+    printed = capsys.readouterr().out
+    for what in ("inference", "training"):
+        for dtype in ("float32", "bfloat16"):
+            row = re.search(rf"^\| {what} \| {dtype} \| 8 \| (.*) \|$", printed, re.MULTILINE)[1].split(" | ")
+            _, no_option, *_, reference = map(float, (cell for cell in row if cell != "-"))
+            assert min(no_option, reference) > 0
+    assert f"torch {torch.__version__}" in printed
+
+
 def test_bad_number_is_refused(capsys):
     with pytest.raises(SystemExit, match="2"):
         benchmark.main(["siblings", "--repetitions", "0"])

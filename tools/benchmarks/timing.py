@@ -12,27 +12,38 @@ import timm
 import torch
 
 
-def alternating_medians(calls: Sequence[Callable[[], object]], repetitions: int, warm_up: int) -> list[float]:
+def alternating_medians(
+    calls: Sequence[Callable[[], object]], repetitions: int, warm_up: int, device: str = "cpu"
+) -> list[float]:
     """Median seconds of each call, the calls taking turns.
 
     Args:
         calls: what to time.
         repetitions: timed turns of each.
         warm_up: turns of each before those.
+        device: where the calls work; what they queued there is waited for.
     """
+    on_gpu = torch.device(device).type == "cuda"
     seconds: list[list[float]] = [[] for _ in calls]
     for turn in range(warm_up + repetitions):
         for call, own in zip(calls, seconds, strict=True):
+            if on_gpu:
+                torch.cuda.synchronize(device)
             started = time.perf_counter()
             call()
+            if on_gpu:
+                torch.cuda.synchronize(device)
             if turn >= warm_up:
                 own.append(time.perf_counter() - started)
     return [statistics.median(own) for own in seconds]
 
 
-def machine(threads: int) -> str:
+def machine(threads: int, device: str = "cpu") -> str:
     """What a timing depends on besides the model."""
-    return f"{cpu_name()}, {threads} thread(s), torch {torch.__version__}, timm {timm.__version__}"
+    versions = f"torch {torch.__version__}, timm {timm.__version__}"
+    if torch.device(device).type == "cuda":
+        return f"{torch.cuda.get_device_name(device)}, CUDA {torch.version.cuda}, {versions}"
+    return f"{cpu_name()}, {threads} thread(s), {versions}"
 
 
 def cpu_name() -> str:
