@@ -1,0 +1,61 @@
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from flatten_dense.profiling import PeakMemory, available_memory, memory
+
+CPU = torch.device("cpu")
+MEBIBYTE = 2**20
+needs_linux = pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="the peak cannot be set back")
+
+
+@needs_linux
+def test_the_peak_is_what_was_taken_though_it_is_free_again():
+    peak = PeakMemory(CPU)
+    torch.ones(64 * MEBIBYTE, dtype=torch.uint8)
+    assert 64 * MEBIBYTE <= peak.read() < 72 * MEBIBYTE
+
+
+@needs_linux
+def test_what_was_taken_before_does_not_count():
+    torch.ones(64 * MEBIBYTE, dtype=torch.uint8)
+    assert PeakMemory(CPU).read() < 8 * MEBIBYTE
+
+
+def test_without_setting_back_earlier_peaks_hide_smaller_ones(monkeypatch, tmp_path):
+    monkeypatch.setattr(memory, "_CLEAR_REFS", tmp_path / "missing" / "clear_refs")
+    torch.ones(64 * MEBIBYTE, dtype=torch.uint8)
+    peak = PeakMemory(CPU)
+    torch.ones(16 * MEBIBYTE, dtype=torch.uint8)
+    assert peak.read() < 8 * MEBIBYTE
+
+
+def test_a_system_that_does_not_tell(monkeypatch, tmp_path):
+    monkeypatch.setattr(memory, "_STATUS", tmp_path / "missing")
+    monkeypatch.setattr(memory, "resource", None)
+    assert PeakMemory(CPU).read() is None
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("memory.max", "memory.current"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    ],
+)
+def test_a_container_has_what_its_limit_leaves(monkeypatch, tmp_path, names):
+    (tmp_path / "memory").mkdir()
+    for name, number in zip(names, (10 * MEBIBYTE, 7 * MEBIBYTE), strict=True):
+        (tmp_path / name).write_text(f"{number}\n")
+    monkeypatch.setattr(memory, "_CGROUP", tmp_path)
+    assert available_memory(CPU) == 3 * MEBIBYTE
+
+
+@pytest.mark.skipif(not Path("/proc/meminfo").exists(), reason="another system tells it otherwise")
+def test_a_container_without_a_limit_has_what_the_machine_has(monkeypatch, tmp_path):
+    (tmp_path / "memory.max").write_text("max\n")
+    (tmp_path / "memory.current").write_text("1\n")
+    monkeypatch.setattr(memory, "_CGROUP", tmp_path)
+    assert available_memory(CPU) > 16 * MEBIBYTE
