@@ -1,0 +1,71 @@
+// What the kernels share: vectors of 16 floats, which the compiler maps to what the processor has, and row access.
+#pragma once
+
+#include <stdint.h>
+#include <string.h>
+
+#define LANES 16
+typedef float vf __attribute__((vector_size(64)));
+typedef int32_t vi __attribute__((vector_size(64)));
+typedef uint32_t vu __attribute__((vector_size(64)));
+typedef uint16_t vh __attribute__((vector_size(32)));
+
+enum { FLOAT32 = 0, BFLOAT16 = 1 };
+
+static inline vf load(const float *x) {
+    vf v;
+    memcpy(&v, x, sizeof v);
+    return v;
+}
+
+static inline void store(float *x, vf v) { memcpy(x, &v, sizeof v); }
+
+static inline vf splat(float x) { return x - (vf){}; }
+
+static inline vf load_bf16(const uint16_t *x) {
+    vh h;
+    memcpy(&h, x, sizeof h);
+    vu u = __builtin_convertvector(h, vu) << 16;
+    return (vf)u;
+}
+
+// Round to nearest, ties to even; NaN stays NaN.
+static inline void store_bf16(uint16_t *x, vf v) {
+    vu u = (vu)v;
+    vu rounded = (u + 0x7fff + ((u >> 16) & 1)) >> 16;
+    vu quiet = (u >> 16) | 0x40;
+    vu is_nan = (vu)(v != v);
+    vh h = __builtin_convertvector((rounded & ~is_nan) | (quiet & is_nan), vh);
+    memcpy(x, &h, sizeof h);
+}
+
+// Entry `at` of a tensor of either type.
+static inline vf load_any(const void *x, int64_t at, int type) {
+    return type == BFLOAT16 ? load_bf16((const uint16_t *)x + at) : load((const float *)x + at);
+}
+
+static inline void store_any(void *x, int64_t at, int type, vf v) {
+    if (type == BFLOAT16)
+        store_bf16((uint16_t *)x + at, v);
+    else
+        store((float *)x + at, v);
+}
+
+// a where `mask` (all bits of a lane, or none) is set, else b.
+static inline vf pick(vi mask, vf a, vf b) { return (vf)((mask & (vi)a) | (~mask & (vi)b)); }
+
+typedef float vf8 __attribute__((vector_size(32)));
+typedef float vf4 __attribute__((vector_size(16)));
+
+// Sum of the 16 entries.
+static inline float sum(vf v) {
+    vf8 a, b;
+    memcpy(&a, &v, 32);
+    memcpy(&b, (char *)&v + 32, 32);
+    a += b;
+    vf4 c, d;
+    memcpy(&c, &a, 16);
+    memcpy(&d, (char *)&a + 16, 16);
+    c += d;
+    return (c[0] + c[1]) + (c[2] + c[3]);
+}
