@@ -7,11 +7,15 @@ from typing import cast
 from timm.layers.drop import DropPath
 from torch import Tensor, nn
 
+from flatten_dense.layers.mlp import ConvMlp, Mlp
+from flatten_dense.layers.streaming import add_over, may_stream
 from flatten_dense.layers.token_grid import TokenGrid
 
 
 class Block(nn.Module):
     """Pre-norm attention and MLP, each added to its input under stochastic depth.
+
+    At inference the sums are made in place and the MLP works piece by piece, with the same results up to rounding.
 
     Args:
         dim: C.
@@ -32,5 +36,8 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, grid: TokenGrid) -> Tensor:
         """Map tokens ``[B, N, C]`` of ``grid`` to the same shape."""
-        x = x + self.drop_path1(self.attn(self.norm1(x), grid))
+        attended = self.attn(self.norm1(x), grid)
+        if isinstance(self.mlp, Mlp | ConvMlp) and may_stream(self):
+            return self.mlp.add_to(add_over(attended, x), self.norm2, grid)
+        x = x + self.drop_path1(attended)
         return x + cast(Tensor, self.drop_path2(self.mlp(self.norm2(x), grid)))

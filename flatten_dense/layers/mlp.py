@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import cast
 
+import torch
 import torch.nn.functional as F
 from timm.layers.mlp import Mlp as TimmMlp
 from torch import Tensor, nn
 
+from flatten_dense.layers.streaming import rows_per_piece
 from flatten_dense.layers.token_grid import TokenGrid
 
 
@@ -17,6 +19,22 @@ class Mlp(TimmMlp):
     def forward(self, x: Tensor, grid: TokenGrid) -> Tensor:  # type: ignore[override]
         """Map ``[B, N, C]`` to the same shape."""
         return cast(Tensor, super().forward(x))  # type: ignore[no-untyped-call]
+
+    def add_to(self, x: Tensor, norm: nn.Module, grid: TokenGrid) -> Tensor:
+        """Do ``x += self(norm(x))`` piece by piece, for inference.
+
+        Args:
+            x: ``[B, N, C]``, contiguous; overwritten.
+            norm: works on each token by itself.
+            grid: of the tokens.
+
+        Returns:
+            ``x``.
+        """
+        rows = rows_per_piece(cast(nn.Linear, self.fc1).out_features, x.device)
+        for piece in torch.split(x.flatten(0, 1), rows):
+            piece += self(norm(piece), grid)
+        return x
 
 
 class ConvMlp(nn.Module):
@@ -39,8 +57,41 @@ class ConvMlp(nn.Module):
 
     def forward(self, x: Tensor, grid: TokenGrid) -> Tensor:
         """Map ``[B, N, C]`` of ``grid`` to the same shape."""
+        hidden = grid.clear(grid.to_map(self._expand(x)))
+        return self._contract(TokenGrid.to_tokens(self.dwconv(hidden)))
+
+    def add_to(self, x: Tensor, norm: nn.Module, grid: TokenGrid) -> Tensor:
+        """Do ``x += self(norm(x), grid)`` in bands of the map, for inference.
+
+        Args:
+            x: ``[B, N, C]``, contiguous; overwritten.
+            norm: works on each token by itself.
+            grid: of the tokens.
+
+        Returns:
+            ``x``.
+        """
+        (height, width), maps = grid.size, x.view(x.shape[0], *grid.size, x.shape[2])
+        rows = max(4, rows_per_piece(x.shape[0] * width * self.fc1.out_features, x.device))
+        above: list[Tensor] = []
+        done = 0
+        for start in range(0, height, rows):
+            stop = min(start + rows, height)
+            hidden = self._expand(norm(maps[:, start:stop]))
+            if grid.padding is not None:
+                hidden = hidden.masked_fill(grid.padding[:, start:stop].unsqueeze(-1), 0)
+            # A row needs the one below it: a band's last row waits for the next band, and takes the one above it along.
+            hidden = torch.cat([*above, hidden], dim=1)
+            ready = hidden.shape[1] - (stop < height)
+            convolved = self.dwconv(hidden.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+            out = self._contract(convolved[:, len(above) : ready])
+            maps[:, done : done + out.shape[1]] += out
+            above, done = [hidden[:, -2:]], done + out.shape[1]
+        return x
+
+    def _expand(self, x: Tensor) -> Tensor:
         x = self.fc1(x)
-        if self.relu:
-            x = F.relu(x)
-        x = TokenGrid.to_tokens(self.dwconv(grid.clear(grid.to_map(x))))
+        return F.relu(x) if self.relu else x
+
+    def _contract(self, x: Tensor) -> Tensor:
         return cast(Tensor, self.fc2(F.gelu(x)))

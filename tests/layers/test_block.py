@@ -1,7 +1,8 @@
+import pytest
 import torch
 from torch import nn
 
-from flatten_dense.layers import Block, TokenGrid
+from flatten_dense.layers import Block, ConvMlp, Mlp, TokenGrid
 
 GRID = TokenGrid((2, 3))
 
@@ -29,3 +30,34 @@ def test_stochastic_depth_leaves_whole_images_out_in_training_alone():
     x = torch.randn(2, 6, 4)
     assert torch.equal(block(x, GRID), x)
     assert not torch.equal(block.eval()(x, GRID), x)
+
+
+@pytest.mark.parametrize("mlp", [Mlp(4, 8), ConvMlp(4, 8)])
+def test_inference_gives_what_training_sees(mlp):
+    block = Block(4, Scale(2), mlp, drop_path=0.0, norm_eps=1e-6).eval()
+    x = torch.randn(2, 6, 4)
+    before = x.clone()
+    expected = block(x, GRID)
+    with torch.inference_mode():
+        torch.testing.assert_close(block(x, GRID), expected)
+    assert torch.equal(x, before)
+
+
+def test_a_hook_keeps_what_attention_gave():
+    block = Block(4, Scale(2), Mlp(4, 8), drop_path=0.0, norm_eps=1e-6).eval()
+    kept = []
+    block.attn.register_forward_hook(lambda module, args, out: kept.append((out, out.clone())))
+    with torch.no_grad():
+        block(torch.randn(1, 6, 4), GRID)
+    assert torch.equal(*kept[0])
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_inference_keeps_the_type_of_the_sum(autocast):
+    block = Block(4, Scale(2), Mlp(4, 8), drop_path=0.0, norm_eps=1e-6).eval()
+    x = torch.randn(1, 6, 4, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        expected = block(x, GRID)
+        with torch.no_grad():
+            out = block(x, GRID)
+    torch.testing.assert_close(out, expected.detach())

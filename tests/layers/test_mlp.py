@@ -1,7 +1,11 @@
+from functools import partial
+
+import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
-from flatten_dense.layers import ConvMlp, Mlp, TokenGrid
+from flatten_dense.layers import ConvMlp, Mlp, TokenGrid, streaming
 
 
 def test_conv_mlp_equals_official(golden_op):
@@ -32,3 +36,34 @@ def test_plain_mlp_sees_each_token_alone():
     mlp = Mlp(4, 8)
     x = torch.randn(1, 6, 4)
     torch.testing.assert_close(mlp(x, TokenGrid((2, 3)))[:, 2:3], mlp(x[:, 2:3], TokenGrid((1, 1))))
+
+
+@pytest.fixture(params=[1, 24, 100, 10_000])
+def pieces(request, monkeypatch):
+    """Pieces of so many hidden values: from a row each to everything in one."""
+    monkeypatch.setattr(streaming, "PIECE_ON_CPU", request.param)
+    monkeypatch.setattr(streaming, "PIECE_PER_THREAD", 0)
+
+
+@pytest.mark.usefixtures("pieces")
+@pytest.mark.parametrize("size", [(1, 1), (1, 7), (4, 3), (5, 3), (9, 2), (13, 5)])
+@pytest.mark.parametrize("make", [Mlp, ConvMlp, partial(ConvMlp, relu=True)])
+@torch.no_grad()
+def test_pieces_give_what_the_whole_gives(make, size):
+    torch.manual_seed(0)
+    mlp, norm = make(4, 8).double(), nn.LayerNorm(4).double()
+    x, grid = torch.randn(2, size[0] * size[1], 4).double(), TokenGrid(size)
+    expected = x + mlp(norm(x), grid)
+    assert mlp.add_to(x, norm, grid) is x
+    torch.testing.assert_close(x, expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.usefixtures("pieces")
+@torch.no_grad()
+def test_pieces_do_not_read_the_padding_of_a_batch():
+    torch.manual_seed(0)
+    mlp, norm = ConvMlp(4, 8).double(), nn.LayerNorm(4).double()
+    grid = TokenGrid.of(torch.zeros(2, 1, 9, 4), [(9, 3), (5, 4)])
+    x = torch.randn(2, 36, 4).double()
+    expected = x + mlp(norm(x), grid)
+    torch.testing.assert_close(mlp.add_to(x, norm, grid), expected, rtol=0, atol=1e-12)

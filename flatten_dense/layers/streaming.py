@@ -1,0 +1,37 @@
+"""Working through tokens piece by piece where no gradient is wanted, so that no wide map of hidden channels exists."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+# Measured: enough work for every core, and little enough to stay in its cache and in memory that the allocator reuses.
+PIECE_ON_CPU = 2**21
+PIECE_PER_THREAD = 2**18
+PIECE_ELSEWHERE = 2**27  # a graphics card wants large pieces; this only bounds the memory
+
+
+def may_stream(module: nn.Module) -> bool:
+    """Whether a module may work piece by piece and overwrite what it made itself.
+
+    That is so at inference, unless the program is being recorded, or someone looks at the parts through hooks: those
+    would see pieces.
+    """
+    if torch.is_grad_enabled() or module.training or torch.compiler.is_compiling():
+        return False
+    return not any(part._forward_hooks or part._forward_pre_hooks for part in module.modules())
+
+
+def rows_per_piece(hidden_channels: int, device: torch.device) -> int:
+    """Rows of a piece, of which each takes so many hidden channels."""
+    elements = PIECE_ELSEWHERE
+    if device.type == "cpu":
+        elements = max(PIECE_ON_CPU, PIECE_PER_THREAD * torch.get_num_threads())
+    return max(1, elements // hidden_channels)
+
+
+def add_over(own: Tensor, x: Tensor) -> Tensor:
+    """``own + x``, contiguous, in the memory of ``own`` where the sum has its type and layout."""
+    if own.is_contiguous() and own.dtype == torch.result_type(own, x):
+        return own.add_(x)
+    return (own + x).contiguous()
