@@ -1,0 +1,28 @@
+"""float16 at the border of operators that compute in float32: it saturates where it would overflow."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor
+from torch.autograd.function import FunctionCtx
+
+FLOAT16_MAX = torch.finfo(torch.float16).max
+
+
+def widen(x: Tensor) -> Tensor:
+    """At least float32. The gradient of a float16 tensor saturates on its way back: sums over tokens pass 65504."""
+    if x.dtype == torch.float16:
+        return cast(Tensor, _WidenFloat16.apply(x))
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+class _WidenFloat16(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: FunctionCtx, x: Tensor) -> Tensor:
+        return x.float()
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, grad: Tensor) -> Tensor:
+        return grad.clamp(-FLOAT16_MAX, FLOAT16_MAX).half()

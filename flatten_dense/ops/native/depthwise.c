@@ -1,0 +1,241 @@
+/* Depth-wise convolution of token maps [B, H*W, C] (channels innermost), stride 1, zeros around the map.
+ *
+ * A tile of ROWS x COLS outputs by one vector of channels stays in registers; each input of its window is loaded once
+ * and used for every output that it touches. Windows that reach beyond a side are copied into a zero-padded buffer.
+ * Numbers are float32 or bfloat16 in memory and float32 in registers.
+ */
+
+#include <omp.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#if defined(__AVX512F__)
+#define LANES 16
+#define ROWS 2  /* 2 x 8 accumulators among 32 registers */
+#define GROUP 3 /* 3 x 5 accumulators and 8 gradients */
+#elif defined(__AVX__)
+#define LANES 8
+#define ROWS 1
+#define GROUP 1
+#else
+#define LANES 4
+#define ROWS 2
+#define GROUP 3
+#endif
+#define COLS 8
+#define STRIP 32 /* columns before the next channels: neighbouring windows overlap in the L1 cache */
+#define MAX_K 5
+#define MAX_WINDOW ((MAX_K + ROWS - 1) * (COLS + MAX_K - 1))
+#define INLINE static inline __attribute__((always_inline)) /* so that k and bf16 are constants inside */
+#define UNROLL _Pragma("GCC unroll 16")
+
+typedef float floats __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef uint32_t words __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef uint16_t halves __attribute__((vector_size(2 * LANES), aligned(2), may_alias));
+
+typedef struct {
+    char *data;
+    ptrdiff_t batch_stride, token_stride; /* in bytes */
+} tokens;
+
+typedef struct {
+    ptrdiff_t batch, height, width, channels;
+} shape;
+
+INLINE ptrdiff_t size_of(int bf16) { return bf16 ? 2 : 4; }
+
+INLINE floats load(const char *at, int bf16) {
+    if (bf16) return (floats)(__builtin_convertvector(*(const halves *)at, words) << 16);
+    return *(const floats *)at;
+}
+
+INLINE void store(char *at, floats value, int bf16) {
+    if (bf16) {
+        words bits = (words)value, is_nan = (words)(value != value);
+        words rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16; /* to the nearest, ties to even */
+        *(halves *)at = __builtin_convertvector((rounded & ~is_nan) | (is_nan & 0x7fc0), halves);
+    } else {
+        *(floats *)at = value;
+    }
+}
+
+static ptrdiff_t smaller(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
+
+/* Kernels of each block of channels as [block][k * k][LANES]; channel c uses kernel c % kernels, turned if flip. */
+static void pack(const float *weight, float *packed, ptrdiff_t channels, ptrdiff_t kernels, int k, int flip) {
+    for (ptrdiff_t c = 0; c < channels; c++)
+        for (int i = 0; i < k * k; i++)
+            packed[(c / LANES * k * k + i) * LANES + c % LANES] =
+                weight[c % kernels * k * k + (flip ? k * k - 1 - i : i)];
+}
+
+/* Point rows[i] at columns [column, column + count) of row + i, NULL for a row outside. Returns the columns' stride. */
+INLINE ptrdiff_t window(const char *map, ptrdiff_t token_stride, shape s, ptrdiff_t row, ptrdiff_t column, int row_count,
+                        int count, const char **rows, char *buffer, int bf16) {
+    const ptrdiff_t bytes = LANES * size_of(bf16);
+    const int is_inside = column >= 0 && column + count <= s.width;
+    for (int i = 0; i < row_count; i++) {
+        const char *line = map + ((row + i) * s.width + column) * token_stride;
+        rows[i] = row + i < 0 || row + i >= s.height ? NULL : is_inside ? line : buffer + i * count * bytes;
+        if (is_inside || !rows[i]) continue;
+        for (int j = 0; j < count; j++) {
+            char *cell = buffer + (i * count + j) * bytes;
+            if (column + j >= 0 && column + j < s.width) memcpy(cell, line + j * token_stride, bytes);
+            else memset(cell, 0, bytes);
+        }
+    }
+    return is_inside ? token_stride : bytes;
+}
+
+/* ROWS x COLS outputs at `out`, of which row_count x count are wanted. */
+INLINE void convolve_tile(const char *const *rows, ptrdiff_t stride, const float *weight, floats bias, char *out,
+                          ptrdiff_t out_row, ptrdiff_t out_stride, int row_count, int count, int k, int bf16) {
+    floats sum[ROWS][COLS];
+    UNROLL for (int r = 0; r < ROWS; r++) UNROLL for (int c = 0; c < COLS; c++) sum[r][c] = bias;
+    UNROLL for (int i = 0; i < k + ROWS - 1; i++) {
+        if (!rows[i]) continue;
+        UNROLL for (int j = 0; j < COLS + k - 1; j++) {
+            const floats x = load(rows[i] + j * stride, bf16);
+            UNROLL for (int r = 0; r < ROWS; r++) UNROLL for (int t = 0; t < k; t++)
+                if (i - r >= 0 && i - r < k && j - t >= 0 && j - t < COLS)
+                    sum[r][j - t] += x * load((const char *)(weight + ((i - r) * k + t) * LANES), 0);
+        }
+    }
+    if (row_count == ROWS && count == COLS) {
+        UNROLL for (int r = 0; r < ROWS; r++) UNROLL for (int c = 0; c < COLS; c++)
+            store(out + r * out_row + c * out_stride, sum[r][c], bf16);
+    } else {
+        floats spare[ROWS][COLS];
+        memcpy(spare, sum, sizeof sum);
+        for (int r = 0; r < row_count; r++) for (int c = 0; c < count; c++)
+            store(out + r * out_row + c * out_stride, spare[r][c], bf16);
+    }
+}
+
+/* Output rows [row, row + row_count) of one map; `out` starts at the first of them. */
+INLINE void convolve_rows(const char *map, ptrdiff_t token_stride, const float *packed, const float *bias, char *out,
+                          ptrdiff_t out_stride, shape s, ptrdiff_t row, int row_count, int k, int bf16) {
+    const char *rows[MAX_K + ROWS - 1];
+    char buffer[MAX_WINDOW * LANES * 4];
+    for (ptrdiff_t strip = 0; strip < s.width; strip += STRIP)
+        for (ptrdiff_t block = 0; block < s.channels / LANES; block++) {
+            const ptrdiff_t offset = block * LANES * size_of(bf16);
+            for (ptrdiff_t column = strip; column < smaller(strip + STRIP, s.width); column += COLS) {
+                const ptrdiff_t stride = window(map + offset, token_stride, s, row - k / 2, column - k / 2,
+                                                k + ROWS - 1, COLS + k - 1, rows, buffer, bf16);
+                convolve_tile(rows, stride, packed + block * k * k * LANES,
+                              load((const char *)(bias + block * LANES), 0), out + offset + column * out_stride,
+                              s.width * out_stride, out_stride, row_count, smaller(COLS, s.width - column), k, bf16);
+            }
+        }
+}
+
+static void convolve_rows_of(const char *map, ptrdiff_t token_stride, const float *packed, const float *bias, char *out,
+                             ptrdiff_t out_stride, shape s, ptrdiff_t row, int row_count, int k, int bf16) {
+    if (k == 5 && bf16) convolve_rows(map, token_stride, packed, bias, out, out_stride, s, row, row_count, 5, 1);
+    else if (k == 5) convolve_rows(map, token_stride, packed, bias, out, out_stride, s, row, row_count, 5, 0);
+    else if (bf16) convolve_rows(map, token_stride, packed, bias, out, out_stride, s, row, row_count, 3, 1);
+    else convolve_rows(map, token_stride, packed, bias, out, out_stride, s, row, row_count, 3, 0);
+}
+
+/* Output rows [first, last) of each map into `out`, which holds those rows alone. `weight` is [kernels, k, k], `bias`
+ * [kernels] or NULL; with `flip` the kernels are turned, which makes this the gradient of the input. Strides are in
+ * bytes; k is 3 or 5, channels a multiple of 16. Returns 0, or 1 where memory is short. */
+int depthwise_forward(const void *x, ptrdiff_t x_batch, ptrdiff_t x_token, const float *weight, const float *bias,
+                      void *out, ptrdiff_t out_batch, ptrdiff_t out_token, ptrdiff_t batch, ptrdiff_t height,
+                      ptrdiff_t width, ptrdiff_t channels, ptrdiff_t kernels, ptrdiff_t first, ptrdiff_t last, int k,
+                      int flip, int bf16, int threads) {
+    const shape s = {batch, height, width, channels};
+    float *packed = malloc((k * k + 1) * channels * sizeof *packed);
+    if (!packed) return 1;
+    float *biases = packed + k * k * channels;
+    pack(weight, packed, channels, kernels, k, flip);
+    for (ptrdiff_t c = 0; c < channels; c++) biases[c] = bias ? bias[c % kernels] : 0;
+    const ptrdiff_t pairs = (last - first + ROWS - 1) / ROWS;
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (ptrdiff_t i = 0; i < batch * pairs; i++) {
+        const ptrdiff_t b = i / pairs, row = i % pairs * ROWS;
+        convolve_rows_of((const char *)x + b * x_batch, x_token, packed, biases,
+                         (char *)out + b * out_batch + row * width * out_token, out_token, s, first + row,
+                         smaller(ROWS, last - first - row), k, bf16);
+    }
+    free(packed);
+    return 0;
+}
+
+/* Add one row of the map to sums [block][k * k kernel cells and the bias][LANES]: GROUP rows of the kernel at a time. */
+INLINE void weight_gradient_row(const char *map, ptrdiff_t token_stride, const char *grad, ptrdiff_t grad_stride,
+                                float *sums, shape s, ptrdiff_t row, int k, int bf16) {
+    const char *rows[GROUP], *line[1];
+    char buffer[MAX_WINDOW * LANES * 4], grad_buffer[COLS * LANES * 4];
+    for (ptrdiff_t strip = 0; strip < s.width; strip += STRIP)
+        for (ptrdiff_t block = 0; block < s.channels / LANES; block++) {
+            const ptrdiff_t offset = block * LANES * size_of(bf16);
+            floats *total = (floats *)(sums + block * (k * k + 1) * LANES);
+            UNROLL for (int group = 0; group < k; group += GROUP) {
+                const int group_size = k - group < GROUP ? k - group : GROUP;
+                floats sum[GROUP][MAX_K] = {0}, bias = {0};
+                for (ptrdiff_t column = strip; column < smaller(strip + STRIP, s.width); column += COLS) {
+                    const ptrdiff_t stride = window(map + offset, token_stride, s, row - k / 2 + group, column - k / 2,
+                                                    group_size, COLS + k - 1, rows, buffer, bf16);
+                    const ptrdiff_t line_stride =
+                        window(grad + offset, grad_stride, s, row, column, 1, COLS, line, grad_buffer, bf16);
+                    floats g[COLS];
+                    UNROLL for (int c = 0; c < COLS; c++) g[c] = load(line[0] + c * line_stride, bf16);
+                    UNROLL for (int c = 0; c < COLS; c++) bias += g[c];
+                    UNROLL for (int i = 0; i < group_size; i++) {
+                        if (!rows[i]) continue;
+                        UNROLL for (int j = 0; j < COLS + k - 1; j++) {
+                            const floats x = load(rows[i] + j * stride, bf16);
+                            UNROLL for (int t = 0; t < k; t++)
+                                if (j - t >= 0 && j - t < COLS) sum[i][t] += x * g[j - t];
+                        }
+                    }
+                }
+                UNROLL for (int i = 0; i < group_size; i++) UNROLL for (int t = 0; t < k; t++)
+                    total[(group + i) * k + t] += sum[i][t];
+                if (group == 0) total[k * k] += bias;
+            }
+        }
+}
+
+static void weight_gradient_row_of(const char *map, ptrdiff_t token_stride, const char *grad, ptrdiff_t grad_stride,
+                                   float *sums, shape s, ptrdiff_t row, int k, int bf16) {
+    if (k == 5 && bf16) weight_gradient_row(map, token_stride, grad, grad_stride, sums, s, row, 5, 1);
+    else if (k == 5) weight_gradient_row(map, token_stride, grad, grad_stride, sums, s, row, 5, 0);
+    else if (bf16) weight_gradient_row(map, token_stride, grad, grad_stride, sums, s, row, 3, 1);
+    else weight_gradient_row(map, token_stride, grad, grad_stride, sums, s, row, 3, 0);
+}
+
+/* Gradients of weight [kernels, k, k] and bias [kernels], both float32; arguments as in the forward direction. */
+int depthwise_weight_gradient(const void *grad, ptrdiff_t grad_batch, ptrdiff_t grad_token, const void *x,
+                              ptrdiff_t x_batch, ptrdiff_t x_token, float *weight, float *bias, ptrdiff_t batch,
+                              ptrdiff_t height, ptrdiff_t width, ptrdiff_t channels, ptrdiff_t kernels, int k, int bf16,
+                              int threads) {
+    const shape s = {batch, height, width, channels};
+    const int cells = k * k + 1;
+    float *sums = calloc(threads * channels * cells, sizeof *sums); /* of each thread */
+    if (!sums) return 1;
+#pragma omp parallel num_threads(threads)
+    {
+        float *own = sums + omp_get_thread_num() * channels * cells;
+#pragma omp for schedule(static)
+        for (ptrdiff_t i = 0; i < batch * height; i++) {
+            const ptrdiff_t b = i / height, row = i % height;
+            weight_gradient_row_of((const char *)x + b * x_batch, x_token, (const char *)grad + b * grad_batch,
+                                   grad_token, own, s, row, k, bf16);
+        }
+    }
+    memset(weight, 0, kernels * k * k * sizeof *weight);
+    memset(bias, 0, kernels * sizeof *bias);
+    for (int thread = 0; thread < threads; thread++)
+        for (ptrdiff_t c = 0; c < channels; c++) {
+            const float *own = sums + (thread * channels + c / LANES * LANES) * cells + c % LANES;
+            for (int i = 0; i < k * k; i++) weight[c % kernels * k * k + i] += own[i * LANES];
+            bias[c % kernels] += own[k * k * LANES];
+        }
+    free(sums);
+    return 0;
+}
