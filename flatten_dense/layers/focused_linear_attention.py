@@ -12,7 +12,8 @@ from torch.autograd.function import FunctionCtx
 
 from flatten_dense.layers.positional import resize_token_table
 from flatten_dense.layers.softmax_attention import check_heads
-from flatten_dense.layers.token_grid import Size, TokenGrid
+from flatten_dense.layers.token_grid import Size
+from flatten_dense.ops.depthwise_convolution import depthwise_convolution
 from flatten_dense.ops.focused_linear_attention import (
     at_least_float32,
     focused_feature_map,
@@ -112,10 +113,7 @@ class FocusedLinearAttention(nn.Module):
         if kv_size != q_size:
             # Along the flattened index, not over the map: spatially odd, but it is how published weights were trained.
             v = F.interpolate(v.transpose(1, 2), size=q_size[0] * q_size[1], mode="linear").transpose(1, 2)
-        weight = _widen(self.dwc.weight).repeat(self.num_heads, 1, 1, 1)
-        bias = _widen(cast(Tensor, self.dwc.bias)).repeat(self.num_heads)
-        maps = F.conv2d(TokenGrid(q_size).to_map(v), weight, bias, padding=self.dwc.padding, groups=weight.shape[0])
-        return TokenGrid.to_tokens(maps)
+        return depthwise_convolution(v, q_size, self.dwc.weight, cast(Tensor, self.dwc.bias))
 
     def extra_repr(self) -> str:
         """The arguments that the submodules do not show."""

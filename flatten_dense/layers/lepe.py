@@ -7,7 +7,8 @@ from typing import cast
 
 from torch import Tensor, nn
 
-from flatten_dense.layers.token_grid import Size, TokenGrid
+from flatten_dense.layers.token_grid import Size
+from flatten_dense.ops.depthwise_convolution import depthwise_convolution
 
 
 class LocallyEnhancedAttention(nn.Module):
@@ -40,5 +41,5 @@ class LocallyEnhancedAttention(nn.Module):
         out = self.core(q, k, v, q_size, kv_size, key_padding_mask, attn_bias, own_sizes)
         if key_padding_mask is not None:
             v = v.masked_fill(key_padding_mask.unsqueeze(-1), 0)
-        maps = self.lepe(TokenGrid(kv_size).to_map(v))
-        return cast(Tensor, out + TokenGrid.to_tokens(maps))
+        lepe = depthwise_convolution(v, kv_size, self.lepe.weight, cast(Tensor, self.lepe.bias))
+        return cast(Tensor, out + lepe)

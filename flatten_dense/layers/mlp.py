@@ -10,7 +10,8 @@ from timm.layers.mlp import Mlp as TimmMlp
 from torch import Tensor, nn
 
 from flatten_dense.layers.streaming import rows_per_piece
-from flatten_dense.layers.token_grid import TokenGrid
+from flatten_dense.layers.token_grid import Size, TokenGrid
+from flatten_dense.ops.depthwise_convolution import depthwise_convolution
 
 
 class Mlp(TimmMlp):
@@ -57,8 +58,10 @@ class ConvMlp(nn.Module):
 
     def forward(self, x: Tensor, grid: TokenGrid) -> Tensor:
         """Map ``[B, N, C]`` of ``grid`` to the same shape."""
-        hidden = grid.clear(grid.to_map(self._expand(x)))
-        return self._contract(TokenGrid.to_tokens(self.dwconv(hidden)))
+        hidden = self._expand(x)
+        if grid.key_padding_mask is not None:
+            hidden = hidden.masked_fill(grid.key_padding_mask.unsqueeze(-1), 0)
+        return self._contract(self._convolve(hidden, grid.size))
 
     def add_to(self, x: Tensor, norm: nn.Module, grid: TokenGrid) -> Tensor:
         """Do ``x += self(norm(x), grid)`` in bands of the map, for inference.
@@ -83,7 +86,7 @@ class ConvMlp(nn.Module):
             # A row needs the one below it: a band's last row waits for the next band, and takes the one above it along.
             hidden = torch.cat([*above, hidden], dim=1)
             ready = hidden.shape[1] - (stop < height)
-            convolved = self.dwconv(hidden.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+            convolved = self._convolve(hidden.flatten(1, 2), (hidden.shape[1], width)).view_as(hidden)
             out = self._contract(convolved[:, len(above) : ready])
             maps[:, done : done + out.shape[1]] += out
             above, done = [hidden[:, -2:]], done + out.shape[1]
@@ -92,6 +95,9 @@ class ConvMlp(nn.Module):
     def _expand(self, x: Tensor) -> Tensor:
         x = self.fc1(x)
         return F.relu(x) if self.relu else x
+
+    def _convolve(self, x: Tensor, size: Size) -> Tensor:
+        return depthwise_convolution(x, size, self.dwconv.weight, cast(Tensor, self.dwconv.bias))
 
     def _contract(self, x: Tensor) -> Tensor:
         return cast(Tensor, self.fc2(F.gelu(x)))

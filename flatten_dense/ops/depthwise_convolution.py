@@ -130,15 +130,12 @@ def _plain_backward(
     grad_x, grad_weight, grad_bias = torch.ops.aten.convolution_backward(
         grad_maps, maps, repeated, [channels], [1, 1], padding, [1, 1], False, [0, 0], channels, mask
     )
-    if wants_weight:
-        grad_weight = grad_weight.to(weight.dtype).view(-1, *weight.shape).sum(0)
-        grad_bias = grad_bias.to(weight.dtype).view(-1, kernels).sum(0)
-    unwanted = _unwanted(weight)
-    return (
-        grad_x.flatten(2).transpose(1, 2) if wants_x else _unwanted(x),
-        grad_weight if wants_weight else unwanted,
-        grad_bias if wants_weight else unwanted,
-    )
+    grad_x = grad_x.flatten(2).transpose(1, 2) if wants_x else _unwanted(x)
+    if not wants_weight:
+        return grad_x, _unwanted(weight), _unwanted(weight)
+    grad_weight = grad_weight.to(weight.dtype).view(-1, *weight.shape).sum(0)
+    grad_bias = grad_bias.to(weight.dtype).view(-1, kernels).sum(0)
+    return grad_x, grad_weight, grad_bias
 
 
 def _save_for_backward(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ANN401
