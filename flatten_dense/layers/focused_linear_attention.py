@@ -8,20 +8,14 @@ from typing import cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import FunctionCtx
 
 from flatten_dense.layers.positional import resize_token_table
 from flatten_dense.layers.softmax_attention import check_heads
+from flatten_dense.layers.streaming import add_over
 from flatten_dense.layers.token_grid import Size
 from flatten_dense.ops.depthwise_convolution import depthwise_convolution
-from flatten_dense.ops.focused_linear_attention import (
-    at_least_float32,
-    focused_feature_map,
-    full_precision,
-    linear_attention,
-)
-
-FLOAT16_MAX = torch.finfo(torch.float16).max
+from flatten_dense.ops.focused_linear_attention import focused_linear_attention
+from flatten_dense.ops.half_precision import saturate, widen
 
 
 class FocusedLinearAttention(nn.Module):
@@ -94,19 +88,24 @@ class FocusedLinearAttention(nn.Module):
         """
         if attn_bias is not None:
             raise ValueError("linear attention cannot add attn_bias, having no N x M matrix; use SoftmaxAttention")
-        dtype = q.dtype
-        with full_precision(q.device):
-            q, k, v = at_least_float32(q), at_least_float32(k), at_least_float32(v)
-            scale = _widen(self.scale)
-            k = k + resize_token_table(_widen(self.positional_encoding), self.grid_size, kv_size, own_sizes)
-            q = focused_feature_map(q, scale, self.focusing_factor)
-            k = focused_feature_map(k, scale, self.focusing_factor)
-            if key_padding_mask is not None:
-                v = v.masked_fill(key_padding_mask.unsqueeze(-1), 0)
-            out = linear_attention(q, k, v, self.num_heads, key_padding_mask) + self._convolve(v, q_size, kv_size)
-        if dtype == torch.float16:
-            out = out.clamp(-FLOAT16_MAX, FLOAT16_MAX)
-        return out.to(dtype)
+        encoding, encoding_size = widen(self.positional_encoding), self.grid_size
+        if own_sizes is not None:
+            encoding, encoding_size = resize_token_table(encoding, encoding_size, kv_size, own_sizes), kv_size
+        out = focused_linear_attention(
+            q,
+            k,
+            v,
+            widen(self.scale),
+            encoding,
+            encoding_size,
+            kv_size,
+            self.num_heads,
+            self.focusing_factor,
+            key_padding_mask,
+        )
+        if key_padding_mask is not None:
+            v = v.masked_fill(key_padding_mask.unsqueeze(-1), 0)
+        return saturate(add_over(out, self._convolve(v, q_size, kv_size)))
 
     def _convolve(self, v: Tensor, q_size: Size, kv_size: tuple[int, int]) -> Tensor:
         """Depth-wise convolution of the values as a map of ``q_size``: ``[B, M, C]`` to ``[B, N, C]``."""
@@ -118,21 +117,3 @@ class FocusedLinearAttention(nn.Module):
     def extra_repr(self) -> str:
         """The arguments that the submodules do not show."""
         return f"num_heads={self.num_heads}, grid_size={self.grid_size}, focusing_factor={self.focusing_factor}"
-
-
-class _WidenFloat16(torch.autograd.Function):
-    """float16 to float32. The gradient saturates on its way back: a sum over all tokens easily passes 65504."""
-
-    @staticmethod
-    def forward(ctx: FunctionCtx, x: Tensor) -> Tensor:
-        return x.float()
-
-    @staticmethod
-    def backward(ctx: FunctionCtx, grad: Tensor) -> Tensor:
-        return grad.clamp(-FLOAT16_MAX, FLOAT16_MAX).half()
-
-
-def _widen(parameter: Tensor) -> Tensor:
-    if parameter.dtype == torch.float16:
-        return cast(Tensor, _WidenFloat16.apply(parameter))
-    return at_least_float32(parameter)

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from flatten_dense.layers.token_grid import Size
+from flatten_dense.ops.table_resizing import resize_table
 
 
 def resize_token_table(
@@ -34,11 +35,7 @@ def resize_token_table(
             tables.append(F.pad(own, (0, 0, 0, to_size[1] - width, 0, to_size[0] - height)).flatten(0, 1))
         which = torch.tensor([distinct.index(own) for own in own_sizes], device=table.device)
         return torch.stack(tables)[which]
-    if from_size == to_size:
-        return table
-    grid = table.transpose(1, 2).reshape(1, -1, *from_size)
-    grid = F.interpolate(grid, size=to_size, mode="bilinear", align_corners=False)
-    return grid.flatten(2).transpose(1, 2)
+    return resize_table(table, from_size, to_size)
 
 
 def relative_position_bias(table: Tensor, window_size: int, size: Size) -> Tensor:

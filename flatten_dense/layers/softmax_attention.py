@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flatten_dense.layers.token_grid import Size
-from flatten_dense.ops.focused_linear_attention import split_heads
+from flatten_dense.ops.plain import split_heads
 
 
 class SoftmaxAttention(nn.Module):

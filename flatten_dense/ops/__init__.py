@@ -1,5 +1,6 @@
 """Attention as pure functions of tensors."""
 
-from flatten_dense.ops.focused_linear_attention import focused_feature_map, linear_attention
+from flatten_dense.ops.forms import attention_form
+from flatten_dense.ops.plain import focused_feature_map, linear_attention
 
-__all__ = ["focused_feature_map", "linear_attention"]
+__all__ = ["attention_form", "focused_feature_map", "linear_attention"]

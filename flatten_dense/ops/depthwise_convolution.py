@@ -8,21 +8,18 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd import forward_ad
 from torch.utils.flop_counter import conv_flop_count, register_flop_formula
 
-from flatten_dense.ops.focused_linear_attention import full_precision
 from flatten_dense.ops.half_precision import FLOAT16_MAX, widen
 from flatten_dense.ops.native import depthwise
+from flatten_dense.ops.plain import full_precision
+from flatten_dense.ops.tracing import needs_composite
 
 _SCHEMA = "(Tensor x, Tensor weight, Tensor bias, SymInt height, SymInt width) -> Tensor"
 _BACKWARD_SCHEMA = (
     "(Tensor grad, Tensor x, Tensor weight, SymInt height, SymInt width, bool wants_x, bool wants_weight) "
     "-> (Tensor, Tensor, Tensor)"
 )
-
-# torch 2.6 cannot tell export from compile.
-_is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
 
 
 def depthwise_convolution(x: Tensor, size: tuple[int, int], weight: Tensor, bias: Tensor) -> Tensor:
@@ -46,21 +43,11 @@ def depthwise_convolution(x: Tensor, size: tuple[int, int], weight: Tensor, bias
         and x.dtype in depthwise.DTYPES
         and x.shape[2] % depthwise.CHANNEL_MULTIPLE == 0
         and weight.shape[-1] in depthwise.KERNEL_SIZES
-        and not _needs_composite()
+        and not needs_composite()
     ):
         out: Tensor = torch.ops.flatten_dense.depthwise_convolution(x, widen(weight), widen(bias), *size)
         return out
     return _plain(x, size, weight, bias)
-
-
-def _needs_composite() -> bool:
-    """Whether the graph goes where our operator is unknown, or a transform asks for more than its derivatives."""
-    return bool(
-        _is_exporting()
-        or torch._C._get_tracing_state() is not None
-        or torch._C._are_functorch_transforms_active()
-        or forward_ad._current_level >= 0
-    )
 
 
 def _plain(x: Tensor, size: Sequence[int], weight: Tensor, bias: Tensor) -> Tensor:

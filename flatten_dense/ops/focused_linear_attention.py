@@ -1,87 +1,146 @@
-"""Focused linear attention as pure functions, in the order that costs O(N C D) instead of O(N M C).
+"""The focused linear attention operator, in the fastest form that the device at hand has.
 
-Source: "FLatten Transformer: Vision Transformer using Focused Linear Attention", arXiv 2308.00442, section 4.
+``torch.ops.flatten_dense.focused_attention(q, k, v, scale, encoding, key_padding_mask, encoding_size, kv_size,
+num_heads, focusing_factor) -> (out, context)`` and ``focused_attention_backward``. Compilers see one operator of known
+shapes and cost; an exported graph gets the composite of plain functions instead, so that it runs anywhere.
+
+The context ``[B, G, D, D + 1]`` is all that the queries see of keys and values: mean_j phi(k)_j v_j^T, and as its last
+column mean_j phi(k)_j; float32, or float64 for float64.
 """
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Sequence
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
 
-EPS = 1e-6  # the published constant, after the ReLU and in the normaliser
+from flatten_dense.ops.forms import choose_form, forced_form
+from flatten_dense.ops.plain import plain_attention
+from flatten_dense.ops.tracing import needs_composite
 
-
-def at_least_float32(x: Tensor) -> Tensor:
-    """Widen half precision to float32; leave float32 and float64 as they are."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
-
-
-def full_precision(device: torch.device) -> AbstractContextManager[object]:
-    """A context without autocast, which would turn the products inside back into half precision."""
-    if torch.amp.is_autocast_available(device.type):
-        return torch.autocast(device.type, enabled=False)
-    return nullcontext()
-
-
-def split_heads(x: Tensor, num_heads: int) -> Tensor:
-    """View ``[B, N, C]`` as ``[B, G, N, D]``."""
-    return x.reshape(*x.shape[:2], num_heads, x.shape[2] // num_heads).transpose(1, 2)
+_ARGUMENTS = (
+    "Tensor q, Tensor k, Tensor v, Tensor scale, Tensor encoding, Tensor? key_padding_mask, {}"
+    "SymInt[] encoding_size, SymInt[] kv_size, int num_heads, float focusing_factor"
+)
+_FORWARD = "flatten_dense::focused_attention"
+_BACKWARD = "flatten_dense::focused_attention_backward"
+_FIVE = ", ".join(["Tensor"] * 5)
 
 
-def focused_feature_map(x: Tensor, scale: Tensor, focusing_factor: float = 3) -> Tensor:
-    """Sharpen the direction of each row and keep its length.
+def focused_linear_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    scale: Tensor,
+    encoding: Tensor,
+    encoding_size: Sequence[int],
+    kv_size: Sequence[int],
+    num_heads: int,
+    focusing_factor: float = 3,
+    key_padding_mask: Tensor | None = None,
+) -> Tensor:
+    """Linear attention between focused queries and focused keys, at cost O((N + M) C D).
 
-    y^p / ||y^p|| * ||y|| with y = (ReLU(x) + 1e-6) / softplus(scale). Norms run over all C channels, so this comes
-    before the head split.
+    Per head phi(q) (mean_j phi(k + encoding)_j v_j^T) / (phi(q) . mean_j phi(k + encoding)_j + 1e-6), where phi is
+    :func:`flatten_dense.ops.plain.focused_feature_map`. Sums are taken in float32 or wider. Differentiable in the first
+    five arguments any number of times.
 
     Args:
-        x: queries or keys ``[B, N, C]``, any float type.
+        q: ``[B, N, C]``, any float type; here and below only the last dimension need be dense.
+        k: ``[B, M, C]`` of the same type.
+        v: ``[B, M, C]`` of the same type.
         scale: ``[1, 1, C]``, before the softplus.
-        focusing_factor: the power p.
-
-    Returns:
-        ``[B, N, C]``, positive, float32 or wider.
-
-    Source: arXiv 2308.00442, eq. 5-6; norms over all channels and the 1e-6 as in the released code.
-    """
-    y = (F.relu(at_least_float32(x)) + EPS) / F.softplus(at_least_float32(scale))
-    # The map is homogeneous of degree 1: with its largest entry at 1 a row cannot overflow under the power, nor can all
-    # of it vanish. The factor cancels, so it carries no gradient.
-    largest = y.detach().amax(dim=-1, keepdim=True)
-    y = y / largest
-    powered = y.pow(focusing_factor)
-    length: Tensor = torch.linalg.vector_norm(y, dim=-1, keepdim=True)
-    powered_length: Tensor = torch.linalg.vector_norm(powered, dim=-1, keepdim=True)
-    return powered * (largest * length / powered_length)
-
-
-def linear_attention(q: Tensor, k: Tensor, v: Tensor, num_heads: int, key_padding_mask: Tensor | None = None) -> Tensor:
-    """Attention without softmax, keys and values first: q (mean_j k_j^T v_j) / (q . mean_j k_j + 1e-6) per head.
-
-    Args:
-        q: mapped queries ``[B, N, C]``, non-negative.
-        k: mapped keys ``[B, M, C]``, non-negative.
-        v: values ``[B, M, C]``.
+        encoding: added to the keys, ``[E, h * w, C]``, E = 1 or B; stretched bilinearly to ``kv_size``, if E = 1.
+        encoding_size: (h, w), the encoding's own grid.
+        kv_size: (H, W) of the keys, H * W = M, row-major.
         num_heads: G, a divisor of C.
+        focusing_factor: the power in phi.
         key_padding_mask: ``[B, M]`` bool, True = ignore that key. A row that ignores every key gives zeros.
 
     Returns:
-        ``[B, N, C]``, float32 or wider.
+        ``[B, N, C]`` in the type of ``q``; float16 saturates at 65504, and so do its gradients.
 
-    Source: arXiv 2308.00442, eq. 3, with the mean-based normalisation of the released code.
+    Raises:
+        ValueError: if ``attention_form`` demands a form that cannot take these tensors.
+
+    Source: arXiv 2308.00442, section 4.2; norms over all channels and the 1e-6 as in the released code.
     """
-    q, k, v = at_least_float32(q), at_least_float32(k), at_least_float32(v)
-    num_keys: Tensor | int = k.shape[1]
-    if key_padding_mask is not None:
-        ignore = key_padding_mask.unsqueeze(-1)
-        k, v = k.masked_fill(ignore, 0), v.masked_fill(ignore, 0)
-        num_keys = (~key_padding_mask).sum(dim=1).clamp(min=1).view(-1, 1, 1, 1)
-    q, k, v = (split_heads(x, num_heads) for x in (q, k, v))
-    with full_precision(q.device):
-        context = k.transpose(-2, -1) @ v / num_keys
-        mean_key = k.sum(dim=-2).unsqueeze(-1) / num_keys
-        out = q @ context / (q @ mean_key + EPS)
-    return out.transpose(1, 2).flatten(2)
+    if forced_form() == "plain" or needs_composite():
+        return plain_attention(
+            q, k, v, scale, encoding, key_padding_mask, encoding_size, kv_size, num_heads, focusing_factor
+        )
+    out: Tensor = torch.ops.flatten_dense.focused_attention(
+        q, k, v, scale, encoding, key_padding_mask, encoding_size, kv_size, num_heads, float(focusing_factor)
+    )[0]
+    return out
+
+
+def _forward(*arguments: Any) -> tuple[Tensor, Tensor]:  # noqa: ANN401
+    arguments = _dense(arguments)
+    return choose_form(*arguments).forward(*arguments)
+
+
+def _backward(grad: Tensor, *arguments: Any) -> tuple[Tensor, ...]:  # noqa: ANN401
+    arguments = _dense((grad, *arguments))
+    q, k, v, scale, encoding, key_padding_mask, _, *options = arguments[1:]
+    return choose_form(q, k, v, scale, encoding, key_padding_mask, *options).backward(*arguments)
+
+
+def _dense(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    """As the forms expect tensors: with a dense last dimension."""
+    return tuple(x.contiguous() if isinstance(x, Tensor) and x.stride(-1) != 1 else x for x in arguments)
+
+
+def _fake_forward(q: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:  # noqa: ANN401
+    head_dim = q.shape[2] // arguments[-2]
+    dtype = torch.promote_types(q.dtype, torch.float32)
+    return q.new_empty(q.shape), q.new_empty(q.shape[0], arguments[-2], head_dim, head_dim + 1, dtype=dtype)
+
+
+def _fake_backward(grad: Tensor, *arguments: Any) -> tuple[Tensor, ...]:  # noqa: ANN401
+    return tuple(x.new_empty(x.shape) for x in arguments[:5])
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:  # noqa: ANN401
+    ctx.save_for_backward(*inputs[:6], output[1])
+    ctx.options = inputs[6:]
+
+
+def _differentiate(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+    *inputs, context = ctx.saved_tensors
+    if torch.is_grad_enabled():  # create_graph: someone will differentiate this, and only the composite can be
+        wanted = [x for x, needed in zip(inputs, ctx.needs_input_grad, strict=False) if needed]
+        out = plain_attention(*inputs, *ctx.options)
+        gradients = iter(torch.autograd.grad(out, wanted, grad, create_graph=True))
+        return tuple(next(gradients) if needed else None for needed in ctx.needs_input_grad)
+    gradients = torch.ops.flatten_dense.focused_attention_backward(grad, *inputs, context, *ctx.options)
+    return *gradients, *[None] * 5
+
+
+torch.library.define(_FORWARD, f"({_ARGUMENTS.format('')}) -> (Tensor, Tensor)")
+torch.library.define(
+    _BACKWARD, f"(Tensor grad, {_ARGUMENTS.format('Tensor context, ')}) -> ({', '.join(['Tensor'] * 5)})"
+)
+torch.library.impl(_FORWARD, "default", _forward)
+torch.library.impl(_BACKWARD, "default", _backward)
+torch.library.register_fake(_FORWARD, _fake_forward)
+torch.library.register_fake(_BACKWARD, _fake_backward)
+torch.library.register_autograd(_FORWARD, _differentiate, setup_context=_save)
+
+
+@register_flop_formula(torch.ops.flatten_dense.focused_attention)
+def _forward_flops(q: Sequence[int], k: Sequence[int], *arguments: Any, **_: Any) -> int:  # noqa: ANN401
+    """Of the three products with the state: phi(K)^T V, phi(Q) with that, and phi(Q) with the mean key."""
+    batch, queries, channels = q
+    head_dim = channels // arguments[-2]
+    flops: int = 2 * batch * channels * (k[1] * head_dim + queries * head_dim + queries)
+    return flops
+
+
+@register_flop_formula(torch.ops.flatten_dense.focused_attention_backward)
+def _backward_flops(grad: Sequence[int], *arguments: Any, **_: Any) -> int:  # noqa: ANN401
+    """Two products for every one of the forward pass."""
+    return 2 * _forward_flops(*arguments)

@@ -18,6 +18,18 @@ def widen(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
+def narrow(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """Bring a float32 result back to the type of its inputs; float16 saturates."""
+    if dtype == torch.float16:
+        x = x.clamp(-FLOAT16_MAX, FLOAT16_MAX)
+    return x.to(dtype)
+
+
+def saturate(x: Tensor) -> Tensor:
+    """Bring the infinities of a float16 sum back into range; other types stay as they are."""
+    return narrow(x, x.dtype)
+
+
 class _WidenFloat16(torch.autograd.Function):
     @staticmethod
     def forward(ctx: FunctionCtx, x: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from flatten_dense.ops.focused_linear_attention import split_heads
+from flatten_dense.ops.plain import split_heads
 
 EPS = 1e-6
 
@@ -42,7 +42,7 @@ def attention_matrix(q: Tensor, k: Tensor, num_heads: int, key_padding_mask: Ten
     num_keys: Tensor | int = k.shape[2]
     if key_padding_mask is not None:
         products = products.masked_fill(key_padding_mask[:, None, None], 0)
-        num_keys = (~key_padding_mask).sum(dim=1).view(-1, 1, 1, 1)
+        num_keys = (~key_padding_mask).sum(dim=1, dtype=products.dtype).view(-1, 1, 1, 1)
     return products / (products.sum(dim=-1, keepdim=True) + EPS * num_keys).clamp(min=EPS)
 
 
