@@ -78,15 +78,13 @@ def focused_linear_attention(
     return out
 
 
-def _forward(*arguments: Any) -> tuple[Tensor, Tensor]:  # noqa: ANN401
-    arguments = _dense(arguments)
-    return choose_form(*arguments).forward(*arguments)
+def _forward(q: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:  # noqa: ANN401
+    return choose_form(q, *arguments[-2:]).forward(*_dense((q, *arguments)))
 
 
-def _backward(grad: Tensor, *arguments: Any) -> tuple[Tensor, ...]:  # noqa: ANN401
-    arguments = _dense((grad, *arguments))
-    q, k, v, scale, encoding, key_padding_mask, _, *options = arguments[1:]
-    return choose_form(q, k, v, scale, encoding, key_padding_mask, *options).backward(*arguments)
+def _backward(grad: Tensor, q: Tensor, *arguments: Any) -> tuple[Tensor, ...]:  # noqa: ANN401
+    gradients = choose_form(q, *arguments[-2:]).backward(*_dense((grad, q, *arguments)))
+    return tuple(x.contiguous() for x in gradients)  # as compilers are told
 
 
 def _dense(arguments: tuple[Any, ...]) -> tuple[Any, ...]:

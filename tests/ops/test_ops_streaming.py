@@ -1,0 +1,42 @@
+"""What only the form in chunks has; its results stand in the table of all forms."""
+
+import pytest
+import torch
+
+from flatten_dense.ops import streaming
+
+C = 8
+
+
+def make_inputs(batch, size, table_size, tables=1):
+    torch.manual_seed(0)
+    tokens = size[0] * size[1]
+    q, k, v = (torch.randn(batch, n, C).double() for n in (tokens - 3, tokens, tokens))
+    scale, encoding = torch.randn(1, 1, C).double(), torch.randn(tables, table_size[0] * table_size[1], C).double()
+    mask = torch.rand(batch, tokens) < 0.3
+    return (q, k, v, scale, encoding, mask), (table_size, size, 2, 3.0)
+
+
+@pytest.mark.parametrize("chunk", [1, C * 5, C * 40, C * 80])
+@pytest.mark.parametrize(("table_size", "tables"), [((2, 2), 1), ((5, 7), 1), ((5, 7), 4)])
+def test_the_size_of_a_chunk_changes_nothing(monkeypatch, chunk, table_size, tables):
+    tensors, options = make_inputs(4, (5, 7), table_size, tables)
+    out, context = streaming.forward(*tensors, *options)
+    grad = torch.randn_like(out)
+    gradients = streaming.backward(grad, *tensors, context, *options)
+    monkeypatch.setattr(streaming, "CHUNK", chunk)
+    torch.testing.assert_close(streaming.forward(*tensors, *options), (out, context))
+    torch.testing.assert_close(streaming.backward(grad, *tensors, context, *options), gradients)
+
+
+def test_context_is_the_mean_over_the_keys():
+    tensors, options = make_inputs(2, (3, 4), (3, 4))
+    _, k, v, scale, encoding, mask = tensors
+    context = streaming.forward(*tensors, *options)[1]
+    y = ((k + encoding).relu() + 1e-6) / torch.nn.functional.softplus(scale)
+    phi = y**3 * (y.norm(dim=-1, keepdim=True) / (y**3).norm(dim=-1, keepdim=True))
+    for image in range(2):
+        keep = ~mask[image]
+        head, values = phi[image, keep][:, 4:], v[image, keep][:, 4:]
+        expected = torch.cat([head.T @ values, head.sum(0).unsqueeze(1)], 1) / keep.sum()
+        torch.testing.assert_close(context[image, 1], expected)
