@@ -1,0 +1,87 @@
+"""Focused linear attention on CUDA: the operator's forward and backward over Triton kernels.
+
+Source: arXiv 2308.00442, section 4; what is read and written how often, and why, is in docs/kernels.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from importlib.util import find_spec
+
+import torch
+from torch import Tensor
+
+
+@cache
+def _can_compile(device: torch.device) -> bool:
+    # Compute capability 8.0 brought bf16 and TF32 products.
+    return (
+        torch.version.cuda is not None
+        and find_spec("triton") is not None
+        and torch.cuda.get_device_capability(device) >= (8, 0)
+    )
+
+
+def supports(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    scale: Tensor,
+    encoding: Tensor,
+    key_padding_mask: Tensor | None,
+    encoding_size: Sequence[int],
+    kv_size: Sequence[int],
+    num_heads: int,
+    focusing_factor: float,
+) -> bool:
+    """Whether the kernels can compute this: half or single precision, heads of 16 to 128 channels, Triton, a recent GPU."""
+    tensors = (q, k, v, scale, encoding)
+    return (
+        all(x.dtype in (torch.float16, torch.bfloat16, torch.float32) and x.is_cuda for x in tensors)
+        and 16 <= q.shape[-1] // num_heads <= 128
+        and min(q.numel(), k.numel()) > 0
+        and _can_compile(q.device)
+    )
+
+
+def forward(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    scale: Tensor,
+    encoding: Tensor,
+    key_padding_mask: Tensor | None,
+    encoding_size: Sequence[int],
+    kv_size: Sequence[int],
+    num_heads: int,
+    focusing_factor: float,
+) -> tuple[Tensor, Tensor]:
+    """The output ``[B, N, C]`` in the type of ``q`` and the context ``[B, G, D, D + 1]`` in float32."""
+    from flatten_dense.ops.triton_kernels.launch_forward import attend
+
+    return attend(
+        q, k, v, scale, encoding, key_padding_mask, encoding_size, kv_size, num_heads, focusing_factor
+    )
+
+
+def backward(
+    grad: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    scale: Tensor,
+    encoding: Tensor,
+    key_padding_mask: Tensor | None,
+    context: Tensor,
+    encoding_size: Sequence[int],
+    kv_size: Sequence[int],
+    num_heads: int,
+    focusing_factor: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The gradients of q, k, v, scale and encoding, each in the type of its tensor."""
+    from flatten_dense.ops.triton_kernels.launch_backward import gradients
+
+    return gradients(
+        grad, q, k, v, scale, encoding, key_padding_mask, context, encoding_size, kv_size, num_heads, focusing_factor
+    )

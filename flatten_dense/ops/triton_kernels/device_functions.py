@@ -1,0 +1,180 @@
+# mypy: disable-error-code="untyped-decorator"
+"""What the attention kernels share: tiles of tokens by channels, their focused map and its norms, in float32.
+
+A row y = (ReLU(x) + 1e-6) / softplus(scale) is divided by its largest entry, so that no power overflows. With
+p = (y / largest)^f the focused map is length * p, where length = largest * |y / largest| / |p|, norms over all C.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+EPS = tl.constexpr(1e-6)
+FLOAT16_MAX = tl.constexpr(65504.0)
+
+# How the encoding is added: not at all (queries), row by row, or stretched bilinearly from a grid of its own.
+NO_ENCODING = tl.constexpr(0)
+SAME_GRID = tl.constexpr(1)
+STRETCHED = tl.constexpr(2)
+
+
+@triton.jit
+def load_tile(
+    source: tl.tensor,
+    stride: tl.tensor,
+    rows: tl.tensor,
+    row_ok: tl.tensor,
+    columns: tl.tensor,
+    column_ok: tl.tensor,
+) -> tl.tensor:
+    """A tile in float32, zero outside. Rows are counted in 64 bits: N * C may pass 2^31."""
+    pointers = source + rows.to(tl.int64)[:, None] * stride + columns[None, :]
+    return tl.load(pointers, mask=row_ok[:, None] & column_ok[None, :], other=0.0).to(tl.float32)
+
+
+@triton.jit
+def store_tile(
+    value: tl.tensor,
+    target: tl.tensor,
+    stride: tl.tensor,
+    rows: tl.tensor,
+    row_ok: tl.tensor,
+    columns: tl.tensor,
+    column_ok: tl.tensor,
+) -> None:
+    """Store in the target's type; float16 saturates."""
+    dtype = target.dtype.element_ty
+    if dtype == tl.float16:
+        value = tl.minimum(value, FLOAT16_MAX, propagate_nan=tl.PropagateNan.ALL)
+        value = tl.maximum(value, -FLOAT16_MAX, propagate_nan=tl.PropagateNan.ALL)
+    pointers = target + rows.to(tl.int64)[:, None] * stride + columns[None, :]
+    tl.store(pointers, value.to(dtype), mask=row_ok[:, None] & column_ok[None, :])
+
+
+@triton.jit
+def load_encoded(
+    x: tl.tensor,
+    stride: tl.tensor,
+    table: tl.tensor,
+    height: tl.tensor,
+    width: tl.tensor,
+    table_height: tl.tensor,
+    table_width: tl.tensor,
+    tokens: tl.tensor,
+    row_ok: tl.tensor,
+    columns: tl.tensor,
+    column_ok: tl.tensor,
+    C: tl.constexpr,
+    ENCODING: tl.constexpr,
+) -> tl.tensor:
+    """A tile of keys with its encoding, read from the table where the grids agree, else from the four rows around."""
+    tile = load_tile(x, stride, tokens, row_ok, columns, column_ok)
+    if ENCODING == SAME_GRID:
+        tile += load_tile(table, C, tokens, row_ok, columns, column_ok)
+    elif ENCODING == STRETCHED:
+        row = tl.maximum((tokens // width + 0.5) * (table_height / height) - 0.5, 0.0)
+        column = tl.maximum((tokens % width + 0.5) * (table_width / width) - 0.5, 0.0)
+        top = row.to(tl.int32)
+        left = column.to(tl.int32)
+        upper = top * table_width
+        lower = tl.minimum(top + 1, table_height - 1) * table_width
+        right = tl.minimum(left + 1, table_width - 1)
+        across = (column - left)[:, None]
+        first = load_tile(table, C, upper + left, row_ok, columns, column_ok)
+        second = load_tile(table, C, upper + right, row_ok, columns, column_ok)
+        above = first + (second - first) * across
+        first = load_tile(table, C, lower + left, row_ok, columns, column_ok)
+        second = load_tile(table, C, lower + right, row_ok, columns, column_ok)
+        tile += above + (first + (second - first) * across - above) * (row - top)[:, None]
+    return tile
+
+
+@triton.jit
+def inverse_softplus(softplus: tl.tensor, columns: tl.tensor, column_ok: tl.tensor) -> tl.tensor:
+    """1 / softplus(scale) of some channels, from the softplus."""
+    return 1.0 / tl.load(softplus + columns, mask=column_ok, other=1.0)
+
+
+@triton.jit
+def positive_map(x: tl.tensor, inverse_scale: tl.tensor, column_ok: tl.tensor) -> tl.tensor:
+    """The row y; zero in columns that are none."""
+    y = (tl.maximum(x, 0.0, propagate_nan=tl.PropagateNan.ALL) + EPS) * inverse_scale[None, :]
+    return tl.where(column_ok[None, :], y, 0.0)
+
+
+@triton.jit
+def power(y: tl.tensor, FACTOR: tl.constexpr) -> tl.tensor:
+    """y^f for y >= 0."""
+    if FACTOR == 3:
+        return y * y * y
+    elif FACTOR == 2:
+        return y * y
+    elif FACTOR == 1:
+        return y
+    else:
+        return tl.exp2(tl.log2(y) * FACTOR)
+
+
+@triton.jit
+def row_norms(
+    x: tl.tensor,
+    stride: tl.tensor,
+    softplus: tl.tensor,
+    table: tl.tensor,
+    height: tl.tensor,
+    width: tl.tensor,
+    table_height: tl.tensor,
+    table_width: tl.tensor,
+    tokens: tl.tensor,
+    row_ok: tl.tensor,
+    BLOCK_T: tl.constexpr,
+    C: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+    FACTOR: tl.constexpr,
+    ENCODING: tl.constexpr,
+) -> tuple[tl.tensor, tl.tensor, tl.tensor]:
+    """Per token, over all channels: 1 / largest, |y / largest|^2 and |p|^2; by blocks of channels, in one pass."""
+    largest = tl.zeros([BLOCK_T], tl.float32)
+    squares = tl.zeros([BLOCK_T], tl.float32)
+    powers = tl.zeros([BLOCK_T], tl.float32)
+    for first in range(0, C, BLOCK_C):
+        columns = first + tl.arange(0, BLOCK_C)
+        column_ok = columns < C
+        tile = load_encoded(
+            x, stride, table, height, width, table_height, table_width, tokens, row_ok, columns, column_ok, C, ENCODING
+        )
+        y = positive_map(tile, inverse_softplus(softplus, columns, column_ok), column_ok)
+        grown = tl.maximum(largest, tl.max(y, 1), propagate_nan=tl.PropagateNan.ALL)
+        shrink = largest / grown
+        y *= (1.0 / grown)[:, None]
+        p = power(y, FACTOR)
+        squares = squares * shrink * shrink + tl.sum(y * y, 1)
+        shrink = power(shrink, FACTOR)
+        powers = powers * shrink * shrink + tl.sum(p * p, 1)
+        largest = grown
+    return 1.0 / largest, squares, powers
+
+
+@triton.jit
+def focus_gradient(
+    y: tl.tensor,
+    p: tl.tensor,
+    dp: tl.tensor,
+    along_y: tl.tensor,
+    along_p: tl.tensor,
+    FACTOR: tl.constexpr,
+) -> tl.tensor:
+    """The gradient of a row divided by its largest entry, from that of the focused map.
+
+    ``dp`` is length * dphi; ``along_y`` and ``along_p`` are dphi . phi over the squared norms of y and of p. The gradient
+    of the undivided row is this over the largest entry, which itself carries none.
+    """
+    slope = dp - along_p[:, None] * p
+    if FACTOR == 3:
+        slope *= 3.0 * y * y
+    elif FACTOR == 2:
+        slope *= 2.0 * y
+    elif FACTOR != 1:
+        slope *= FACTOR * tl.exp2(tl.log2(y) * (FACTOR - 1))
+    return along_y[:, None] * y + slope

@@ -1,0 +1,230 @@
+# mypy: disable-error-code="untyped-decorator"
+"""Forward: lengths of the keys, state phi(K)^T V of each head by chunks of tokens, sum of the chunks, queries.
+
+The state of all heads is too large for one program, and norms run over all heads: so the keys' lengths take a pass of
+their own over k. Queries find theirs in the cache: the same program reads its tile a second time, head by head.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from flatten_dense.ops.triton_kernels.device_functions import (
+    EPS,
+    NO_ENCODING,
+    inverse_softplus,
+    load_encoded,
+    load_tile,
+    positive_map,
+    power,
+    row_norms,
+    store_tile,
+)
+
+
+@triton.jit
+def key_lengths_kernel(
+    k: tl.tensor,
+    mask: tl.tensor,
+    softplus: tl.tensor,
+    table: tl.tensor,
+    inverses: tl.tensor,
+    lengths: tl.tensor,
+    k_batch_stride: tl.tensor,
+    k_stride: tl.tensor,
+    table_batch_stride: tl.tensor,
+    M: tl.tensor,
+    height: tl.tensor,
+    width: tl.tensor,
+    table_height: tl.tensor,
+    table_width: tl.tensor,
+    C: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+    BLOCK_T: tl.constexpr,
+    FACTOR: tl.constexpr,
+    ENCODING: tl.constexpr,
+    MASKED: tl.constexpr,
+) -> None:
+    """Per key 1 / largest and length, ``[B, M]``; an ignored key has length 0."""
+    blocks = tl.cdiv(M, BLOCK_T)
+    image = (tl.program_id(0) // blocks).to(tl.int64)
+    tokens = tl.program_id(0) % blocks * BLOCK_T + tl.arange(0, BLOCK_T)
+    row_ok = tokens < M
+    if MASKED:
+        row_ok &= tl.load(mask + image * M + tokens, mask=row_ok, other=1) == 0
+    inverse, squares, powers = row_norms(
+        k + image * k_batch_stride,
+        k_stride,
+        softplus,
+        table + image * table_batch_stride,
+        height,
+        width,
+        table_height,
+        table_width,
+        tokens,
+        row_ok,
+        BLOCK_T,
+        C,
+        BLOCK_C,
+        FACTOR,
+        ENCODING,
+    )
+    length = tl.where(row_ok, tl.sqrt(squares / powers) / inverse, 0.0)
+    tl.store(inverses + image * M + tokens, inverse, mask=tokens < M)
+    tl.store(lengths + image * M + tokens, length, mask=tokens < M)
+
+
+@triton.jit
+def key_state_kernel(
+    k: tl.tensor,
+    v: tl.tensor,
+    softplus: tl.tensor,
+    table: tl.tensor,
+    inverses: tl.tensor,
+    lengths: tl.tensor,
+    partial: tl.tensor,
+    k_batch_stride: tl.tensor,
+    k_stride: tl.tensor,
+    v_batch_stride: tl.tensor,
+    v_stride: tl.tensor,
+    table_batch_stride: tl.tensor,
+    M: tl.tensor,
+    height: tl.tensor,
+    width: tl.tensor,
+    table_height: tl.tensor,
+    table_width: tl.tensor,
+    chunks: tl.tensor,
+    chunk_tokens: tl.tensor,
+    G: tl.constexpr,
+    D: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    BLOCK_T: tl.constexpr,
+    FACTOR: tl.constexpr,
+    ENCODING: tl.constexpr,
+    PRECISION: tl.constexpr,
+) -> None:
+    """Sums of phi(k)^T v and of phi(k) over a chunk of tokens, ``[B, G, chunks, D + 1, D]``, the keys' own sum last."""
+    # Heads are the fastest index: they share the lines of k and v.
+    head = tl.program_id(0) % G
+    chunk = tl.program_id(0) // G % chunks
+    image = (tl.program_id(0) // G // chunks).to(tl.int64)
+    d = tl.arange(0, BLOCK_D)
+    d_ok = d < D
+    columns = head * D + d
+    inverse_scale = inverse_softplus(softplus, columns, d_ok)
+    k += image * k_batch_stride
+    v += image * v_batch_stride
+    table += image * table_batch_stride
+    inverses += image * M
+    lengths += image * M
+    state = tl.zeros([BLOCK_D, BLOCK_D], tl.float32)
+    total = tl.zeros([BLOCK_T, BLOCK_D], tl.float32)
+    start = chunk * chunk_tokens
+    for first in range(start, tl.minimum(start + chunk_tokens, M), BLOCK_T):
+        tokens = first + tl.arange(0, BLOCK_T)
+        length = tl.load(lengths + tokens, mask=tokens < M, other=0.0)
+        inverse = tl.load(inverses + tokens, mask=tokens < M, other=0.0)
+        row_ok = length != 0  # also keeps NaN, which must show
+        x = load_encoded(
+            k,
+            k_stride,
+            table,
+            height,
+            width,
+            table_height,
+            table_width,
+            tokens,
+            row_ok,
+            columns,
+            d_ok,
+            G * D,
+            ENCODING,
+        )
+        phi = power(positive_map(x, inverse_scale, d_ok) * inverse[:, None], FACTOR) * length[:, None]
+        values = load_tile(v, v_stride, tokens, row_ok, columns, d_ok)
+        total += phi
+        state = tl.dot(tl.trans(phi), values, state, input_precision=PRECISION)
+    partial += ((image * G + head) * chunks + chunk) * (D + 1) * D
+    tl.store(partial + d[:, None] * D + d[None, :], state, mask=d_ok[:, None] & d_ok[None, :])
+    tl.store(partial + D * D + d, tl.sum(total, 0), mask=d_ok)
+
+
+@triton.jit
+def sum_chunks_kernel(
+    partial: tl.tensor,
+    counts: tl.tensor,
+    context: tl.tensor,
+    state: tl.tensor,
+    M: tl.tensor,
+    chunks: tl.tensor,
+    G: tl.constexpr,
+    D: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    BLOCK_CHUNKS: tl.constexpr,
+    MASKED: tl.constexpr,
+) -> None:
+    """One row of the state of one head: its mean over the keys, as the context has it and as the queries read it."""
+    row = tl.program_id(0) % (D + 1)
+    head = tl.program_id(0) // (D + 1)
+    d = tl.arange(0, BLOCK_D)
+    d_ok = d < D
+    partial += head.to(tl.int64) * chunks * (D + 1) * D + row * D
+    total = tl.zeros([BLOCK_CHUNKS, BLOCK_D], tl.float32)
+    for first in range(0, chunks, BLOCK_CHUNKS):
+        parts = first + tl.arange(0, BLOCK_CHUNKS)
+        total += load_tile(partial, (D + 1) * D, parts, parts < chunks, d, d_ok)
+    count = M
+    if MASKED:
+        count = tl.maximum(tl.load(counts + head // G).to(tl.int32), 1)
+    mean = tl.sum(total, 0) / count
+    tl.store(state + tl.program_id(0) * D + d, mean, mask=d_ok)
+    context += head * D * (D + 1)
+    if row < D:
+        tl.store(context + row * (D + 1) + d, mean, mask=d_ok)
+    else:
+        tl.store(context + d * (D + 1) + D, mean, mask=d_ok)
+
+
+@triton.jit
+def query_kernel(
+    q: tl.tensor,
+    softplus: tl.tensor,
+    state: tl.tensor,
+    out: tl.tensor,
+    q_batch_stride: tl.tensor,
+    q_stride: tl.tensor,
+    N: tl.tensor,
+    G: tl.constexpr,
+    D: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+    BLOCK_T: tl.constexpr,
+    FACTOR: tl.constexpr,
+    PRECISION: tl.constexpr,
+) -> None:
+    """phi(q) KV / (phi(q) . m + 1e-6), with the query's length moved into the 1e-6; ``out`` is contiguous."""
+    blocks = tl.cdiv(N, BLOCK_T)
+    image = (tl.program_id(0) // blocks).to(tl.int64)
+    tokens = tl.program_id(0) % blocks * BLOCK_T + tl.arange(0, BLOCK_T)
+    row_ok = tokens < N
+    q += image * q_batch_stride
+    out += image * N * (G * D)
+    state += image * G * (D + 1) * D
+    inverse, squares, powers = row_norms(
+        q, q_stride, softplus, q, 1, 1, 1, 1, tokens, row_ok, BLOCK_T, G * D, BLOCK_C, FACTOR, NO_ENCODING
+    )
+    floor = EPS * inverse * tl.sqrt(powers / squares)
+    d = tl.arange(0, BLOCK_D)
+    d_ok = d < D
+    for head in range(0, G):
+        columns = head * D + d
+        x = load_tile(q, q_stride, tokens, row_ok, columns, d_ok)
+        y = positive_map(x, inverse_softplus(softplus, columns, d_ok), d_ok)
+        p = power(y * inverse[:, None], FACTOR)
+        keys_values = load_tile(state, D, d, d_ok, d, d_ok)
+        mean = tl.load(state + D * D + d, mask=d_ok, other=0.0)
+        normaliser = tl.sum(p * mean[None, :], 1) + floor
+        result = tl.dot(p, keys_values, input_precision=PRECISION) / normaliser[:, None]
+        store_tile(result, out, G * D, tokens, row_ok, columns, d_ok)
+        state += (D + 1) * D

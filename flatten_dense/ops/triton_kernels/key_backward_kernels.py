@@ -1,0 +1,149 @@
+# mypy: disable-error-code="untyped-decorator"
+"""Backward on the side of the keys: dv = phi(k) dKV and dk from dphi = v dKV^T + dm.
+
+``state`` holds dKV and dm, already divided by the number of keys. All heads of a tile are one program: t = dphi . phi
+is over all channels, and the second pass over its heads finds the tile in the cache.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from flatten_dense.ops.triton_kernels.device_functions import (
+    focus_gradient,
+    inverse_softplus,
+    load_encoded,
+    load_tile,
+    positive_map,
+    power,
+    row_norms,
+    store_tile,
+)
+
+
+@triton.jit
+def key_gradient_kernel(
+    k: tl.tensor,
+    v: tl.tensor,
+    mask: tl.tensor,
+    softplus: tl.tensor,
+    table: tl.tensor,
+    state: tl.tensor,
+    dk: tl.tensor,
+    dv: tl.tensor,
+    scale_partial: tl.tensor,
+    k_batch_stride: tl.tensor,
+    k_stride: tl.tensor,
+    v_batch_stride: tl.tensor,
+    v_stride: tl.tensor,
+    table_batch_stride: tl.tensor,
+    M: tl.tensor,
+    height: tl.tensor,
+    width: tl.tensor,
+    table_height: tl.tensor,
+    table_width: tl.tensor,
+    G: tl.constexpr,
+    D: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+    BLOCK_T: tl.constexpr,
+    FACTOR: tl.constexpr,
+    ENCODING: tl.constexpr,
+    MASKED: tl.constexpr,
+    PRECISION: tl.constexpr,
+) -> None:
+    """dk and dv, contiguous, zero for ignored keys; sums of y dy over a tile, ``[programs, C]``."""
+    blocks = tl.cdiv(M, BLOCK_T)
+    image = (tl.program_id(0) // blocks).to(tl.int64)
+    tokens = tl.program_id(0) % blocks * BLOCK_T + tl.arange(0, BLOCK_T)
+    inside = tokens < M
+    row_ok = inside
+    if MASKED:
+        row_ok &= tl.load(mask + image * M + tokens, mask=inside, other=1) == 0
+    k += image * k_batch_stride
+    v += image * v_batch_stride
+    table += image * table_batch_stride
+    state += image * G * (D + 1) * D
+    dk += image * M * (G * D)
+    dv += image * M * (G * D)
+    scale_partial += tl.program_id(0).to(tl.int64) * (G * D)
+    inverse, squares, powers = row_norms(
+        k,
+        k_stride,
+        softplus,
+        table,
+        height,
+        width,
+        table_height,
+        table_width,
+        tokens,
+        row_ok,
+        BLOCK_T,
+        G * D,
+        BLOCK_C,
+        FACTOR,
+        ENCODING,
+    )
+    length = tl.where(row_ok, tl.sqrt(squares / powers) / inverse, 0.0)
+    d = tl.arange(0, BLOCK_D)
+    d_ok = d < D
+    projection = tl.zeros([BLOCK_T], tl.float32)
+    for head in range(0, G):
+        columns = head * D + d
+        x = load_encoded(
+            k,
+            k_stride,
+            table,
+            height,
+            width,
+            table_height,
+            table_width,
+            tokens,
+            row_ok,
+            columns,
+            d_ok,
+            G * D,
+            ENCODING,
+        )
+        values = load_tile(v, v_stride, tokens, row_ok, columns, d_ok)
+        y = positive_map(x, inverse_softplus(softplus, columns, d_ok), d_ok) * inverse[:, None]
+        head_state = state + head * (D + 1) * D
+        keys_values = load_tile(head_state, D, d, d_ok, d, d_ok)
+        mean = tl.load(head_state + D * D + d, mask=d_ok, other=0.0)
+        dphi = tl.dot(values, tl.trans(keys_values), input_precision=PRECISION) + mean[None, :]
+        projection += tl.sum(power(y, FACTOR) * dphi, 1)
+    projection *= length
+    along_y = projection / squares
+    along_p = projection / powers
+    for head in range(0, G):
+        columns = head * D + d
+        x = load_encoded(
+            k,
+            k_stride,
+            table,
+            height,
+            width,
+            table_height,
+            table_width,
+            tokens,
+            row_ok,
+            columns,
+            d_ok,
+            G * D,
+            ENCODING,
+        )
+        values = load_tile(v, v_stride, tokens, row_ok, columns, d_ok)
+        inverse_scale = inverse_softplus(softplus, columns, d_ok)
+        y = positive_map(x, inverse_scale, d_ok) * inverse[:, None]
+        p = power(y, FACTOR)
+        head_state = state + head * (D + 1) * D
+        keys_values = load_tile(head_state, D, d, d_ok, d, d_ok)
+        mean = tl.load(head_state + D * D + d, mask=d_ok, other=0.0)
+        dvalues = tl.dot(p * length[:, None], keys_values, input_precision=PRECISION)
+        store_tile(dvalues, dv, G * D, tokens, inside, columns, d_ok)
+        dphi = tl.dot(values, tl.trans(keys_values), input_precision=PRECISION) + mean[None, :]
+        dy = focus_gradient(y, p, dphi * length[:, None], along_y, along_p, FACTOR)
+        tl.store(scale_partial + columns, tl.sum(y * dy, 0), mask=d_ok)
+        dx = tl.where((x > 0) & row_ok[:, None], dy * inverse[:, None] * inverse_scale[None, :], 0.0)
+        store_tile(dx, dk, G * D, tokens, inside, columns, d_ok)

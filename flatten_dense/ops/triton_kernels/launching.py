@@ -1,0 +1,105 @@
+"""How attention kernels are launched: tiles, chunks, precision of the products, and tensors they can read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from flatten_dense.ops.triton_kernels import device_functions
+
+PROGRAMS_PER_PROCESSOR = 4  # of a reduction: enough to hide latency, few enough that the partial sums stay small
+PROCESSORS_WITHOUT_GPU = 4  # in the interpreter
+
+
+def launch(kernel: Any, programs: int, *arguments: object, num_warps: int, **constants: object) -> None:  # noqa: ANN401
+    """Run a kernel on a one-dimensional grid, on the device of its first argument."""
+    first = arguments[0]
+    assert isinstance(first, Tensor)
+    on_device: AbstractContextManager[object] = torch.cuda.device(first.device) if first.is_cuda else nullcontext()
+    with on_device:
+        kernel[(programs,)](*arguments, **constants, num_warps=num_warps)
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """Constants of the kernels for C channels in G heads.
+
+    Args:
+        channels: C.
+        num_heads: G.
+        dtype: of the queries; decides how exact the products are.
+    """
+
+    channels: int
+    num_heads: int
+    dtype: torch.dtype
+
+    @property
+    def head_dim(self) -> int:
+        """D."""
+        return self.channels // self.num_heads
+
+    @property
+    def block_d(self) -> int:
+        """D as a power of two that the matrix units take."""
+        return max(16, power_of_two(self.head_dim))
+
+    @property
+    def block_c(self) -> int:
+        """Channels per step of a pass over rows: the size that leaves the fewest lanes idle, the larger one if equal."""
+        return min((128, 64, 32), key=lambda block: -(-self.channels // block) * block)
+
+    @property
+    def num_warps(self) -> int:
+        """Of the kernels that hold D x D numbers."""
+        return 8 if self.block_d > 64 else 4
+
+    @property
+    def precision(self) -> str:
+        """Of the products. Operands are float32 always; for half precision the rounding of TF32 is no worse than theirs."""
+        return "tf32x3" if self.dtype == torch.float32 else "tf32"
+
+
+def power_of_two(number: int) -> int:
+    """The least one that is not below ``number``."""
+    return 1 << (number - 1).bit_length()
+
+
+@cache
+def processors(device: torch.device) -> int:
+    """How many multiprocessors a device has."""
+    if device.type != "cuda":
+        return PROCESSORS_WITHOUT_GPU
+    return torch.cuda.get_device_properties(device).multi_processor_count
+
+
+def chunking(tokens: int, parallel: int, block: int, device: torch.device) -> tuple[int, int]:
+    """Number of chunks, and tokens in each, for a sum over tokens that ``parallel`` programs compute side by side."""
+    wanted = -(-PROGRAMS_PER_PROCESSOR * processors(device) // parallel)
+    blocks = -(-tokens // block)
+    per_chunk = max(1, -(-blocks // max(1, wanted)))
+    return -(-blocks // per_chunk), per_chunk * block
+
+
+def readable(x: Tensor) -> Tensor:
+    """The tensor itself where its last dimension is dense, which is all that kernels ask."""
+    return x if x.stride(-1) == 1 else x.contiguous()
+
+
+def softplus_of(scale: Tensor) -> Tensor:
+    """[C] in float32."""
+    return F.softplus(scale.float()).flatten()
+
+
+def encoding_mode(encoding_size: Sequence[int], kv_size: Sequence[int]) -> int:
+    """Which form of encoding the kernels are compiled for."""
+    same = tuple(encoding_size) == tuple(kv_size)
+    mode = device_functions.SAME_GRID if same else device_functions.STRETCHED
+    return int(mode.value)

@@ -1,0 +1,160 @@
+# mypy: disable-error-code="untyped-decorator"
+"""Backward on the side of the queries: per-token scalars over all heads, then head by head the gradients.
+
+With num = p KV, den = p . m + floor (floor = 1e-6 / length) and out = num / den, the gradient g gives
+
+    u = g / den,  w = (g . out) / den:  dKV += p^T u,  dm -= p w,  length dphi = u KV^T - w m.
+
+The focused map being homogeneous, t = dphi . phi is (g . out) floor / den summed over heads, and
+y dy = t (y / |y|)^2 + f (phi dphi - t (p / |p|)^2).
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from flatten_dense.ops.triton_kernels.device_functions import (
+    EPS,
+    NO_ENCODING,
+    focus_gradient,
+    inverse_softplus,
+    load_tile,
+    positive_map,
+    power,
+    row_norms,
+    store_tile,
+)
+
+
+@triton.jit
+def query_scalars_kernel(
+    grad: tl.tensor,
+    q: tl.tensor,
+    softplus: tl.tensor,
+    state: tl.tensor,
+    scalars: tl.tensor,
+    head_scalars: tl.tensor,
+    grad_batch_stride: tl.tensor,
+    grad_stride: tl.tensor,
+    q_batch_stride: tl.tensor,
+    q_stride: tl.tensor,
+    N: tl.tensor,
+    total_tokens: tl.tensor,
+    G: tl.constexpr,
+    D: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+    BLOCK_T: tl.constexpr,
+    FACTOR: tl.constexpr,
+    PRECISION: tl.constexpr,
+) -> None:
+    """1 / largest, t / |y|^2 and t / |p|^2, ``[3, B, N]``; 1 / den and w, ``[2, G, B, N]``."""
+    blocks = tl.cdiv(N, BLOCK_T)
+    image = (tl.program_id(0) // blocks).to(tl.int64)
+    tokens = tl.program_id(0) % blocks * BLOCK_T + tl.arange(0, BLOCK_T)
+    row_ok = tokens < N
+    grad += image * grad_batch_stride
+    q += image * q_batch_stride
+    state += image * G * (D + 1) * D
+    scalars += image * N
+    head_scalars += image * N
+    plane = tl.cast(total_tokens, tl.int64)
+    inverse, squares, powers = row_norms(
+        q, q_stride, softplus, q, 1, 1, 1, 1, tokens, row_ok, BLOCK_T, G * D, BLOCK_C, FACTOR, NO_ENCODING
+    )
+    floor = EPS * inverse * tl.sqrt(powers / squares)
+    projection = tl.zeros([BLOCK_T], tl.float32)
+    d = tl.arange(0, BLOCK_D)
+    d_ok = d < D
+    for head in range(0, G):
+        columns = head * D + d
+        x = load_tile(q, q_stride, tokens, row_ok, columns, d_ok)
+        y = positive_map(x, inverse_softplus(softplus, columns, d_ok), d_ok)
+        p = power(y * inverse[:, None], FACTOR)
+        g = load_tile(grad, grad_stride, tokens, row_ok, columns, d_ok)
+        keys_values = load_tile(state, D, d, d_ok, d, d_ok)
+        mean = tl.load(state + D * D + d, mask=d_ok, other=0.0)
+        inverse_normaliser = 1.0 / (tl.sum(p * mean[None, :], 1) + floor)
+        numerator = tl.dot(p, keys_values, input_precision=PRECISION)
+        along = tl.sum(g * numerator, 1) * inverse_normaliser
+        projection += along * floor * inverse_normaliser
+        tl.store(head_scalars + tokens, inverse_normaliser, mask=row_ok)
+        tl.store(head_scalars + G * plane + tokens, along * inverse_normaliser, mask=row_ok)
+        head_scalars += plane
+        state += (D + 1) * D
+    tl.store(scalars + tokens, inverse, mask=row_ok)
+    tl.store(scalars + plane + tokens, projection / squares, mask=row_ok)
+    tl.store(scalars + 2 * plane + tokens, projection / powers, mask=row_ok)
+
+
+@triton.jit
+def query_gradient_kernel(
+    grad: tl.tensor,
+    q: tl.tensor,
+    softplus: tl.tensor,
+    state: tl.tensor,
+    scalars: tl.tensor,
+    head_scalars: tl.tensor,
+    dq: tl.tensor,
+    partial: tl.tensor,
+    scale_partial: tl.tensor,
+    grad_batch_stride: tl.tensor,
+    grad_stride: tl.tensor,
+    q_batch_stride: tl.tensor,
+    q_stride: tl.tensor,
+    N: tl.tensor,
+    total_tokens: tl.tensor,
+    chunks: tl.tensor,
+    chunk_tokens: tl.tensor,
+    G: tl.constexpr,
+    D: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    BLOCK_T: tl.constexpr,
+    FACTOR: tl.constexpr,
+    PRECISION: tl.constexpr,
+) -> None:
+    """One head over a chunk of tokens: dq, and sums of p^T u and -p w as the forward's partial state, and of y dy."""
+    head = tl.program_id(0) % G
+    chunk = tl.program_id(0) // G % chunks
+    image = (tl.program_id(0) // G // chunks).to(tl.int64)
+    d = tl.arange(0, BLOCK_D)
+    d_ok = d < D
+    columns = head * D + d
+    inverse_scale = inverse_softplus(softplus, columns, d_ok)
+    grad += image * grad_batch_stride
+    q += image * q_batch_stride
+    dq += image * N * (G * D)
+    scalars += image * N
+    plane = tl.cast(total_tokens, tl.int64)
+    head_scalars += head * plane + image * N
+    state += (image * G + head) * (D + 1) * D
+    values_keys = tl.trans(load_tile(state, D, d, d_ok, d, d_ok))
+    mean = tl.load(state + D * D + d, mask=d_ok, other=0.0)
+    state_gradient = tl.zeros([BLOCK_D, BLOCK_D], tl.float32)
+    mean_gradient = tl.zeros([BLOCK_T, BLOCK_D], tl.float32)
+    scale_gradient = tl.zeros([BLOCK_T, BLOCK_D], tl.float32)
+    start = chunk * chunk_tokens
+    for first in range(start, tl.minimum(start + chunk_tokens, N), BLOCK_T):
+        tokens = first + tl.arange(0, BLOCK_T)
+        row_ok = tokens < N
+        inverse = tl.load(scalars + tokens, mask=row_ok, other=0.0)
+        along_y = tl.load(scalars + plane + tokens, mask=row_ok, other=0.0)
+        along_p = tl.load(scalars + 2 * plane + tokens, mask=row_ok, other=0.0)
+        inverse_normaliser = tl.load(head_scalars + tokens, mask=row_ok, other=0.0)
+        weight = tl.load(head_scalars + G * plane + tokens, mask=row_ok, other=0.0)
+        x = load_tile(q, q_stride, tokens, row_ok, columns, d_ok)
+        y = positive_map(x, inverse_scale, d_ok) * inverse[:, None]
+        p = power(y, FACTOR)
+        u = load_tile(grad, grad_stride, tokens, row_ok, columns, d_ok) * inverse_normaliser[:, None]
+        mean_gradient -= p * weight[:, None]
+        state_gradient = tl.dot(tl.trans(p), u, state_gradient, input_precision=PRECISION)
+        dp = tl.dot(u, values_keys, input_precision=PRECISION) - weight[:, None] * mean[None, :]
+        dy = focus_gradient(y, p, dp, along_y, along_p, FACTOR)
+        scale_gradient += y * dy
+        dx = tl.where(x > 0, dy * inverse[:, None] * inverse_scale[None, :], 0.0)
+        store_tile(dx, dq, G * D, tokens, row_ok, columns, d_ok)
+    partial += ((image * G + head) * chunks + chunk) * (D + 1) * D
+    tl.store(partial + d[:, None] * D + d[None, :], state_gradient, mask=d_ok[:, None] & d_ok[None, :])
+    tl.store(partial + D * D + d, tl.sum(mean_gradient, 0), mask=d_ok)
+    tl.store(scale_partial + (image * chunks + chunk) * (G * D) + columns, tl.sum(scale_gradient, 0), mask=d_ok)
