@@ -35,7 +35,7 @@ def supports(
     num_heads: int,
     focusing_factor: float,
 ) -> bool:
-    """Whether the kernels can compute this: half or single precision, heads of 16 to 128 channels, Triton, a recent GPU."""
+    """Whether the kernels can compute this: float32 or half, heads of 16 to 128 channels, Triton, a recent GPU."""
     tensors = (q, k, v, scale, encoding)
     return (
         all(x.dtype in (torch.float16, torch.bfloat16, torch.float32) and x.is_cuda for x in tensors)
@@ -60,9 +60,7 @@ def forward(
     """The output ``[B, N, C]`` in the type of ``q`` and the context ``[B, G, D, D + 1]`` in float32."""
     from flatten_dense.ops.triton_kernels.launch_forward import attend
 
-    return attend(
-        q, k, v, scale, encoding, key_padding_mask, encoding_size, kv_size, num_heads, focusing_factor
-    )
+    return attend(q, k, v, scale, encoding, key_padding_mask, encoding_size, kv_size, num_heads, focusing_factor)
 
 
 def backward(

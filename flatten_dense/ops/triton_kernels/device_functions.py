@@ -1,4 +1,4 @@
-# mypy: disable-error-code="untyped-decorator"
+# mypy: disable-error-code="untyped-decorator, import-untyped, import-not-found"
 """What the attention kernels share: tiles of tokens by channels, their focused map and its norms, in float32.
 
 A row y = (ReLU(x) + 1e-6) / softplus(scale) is divided by its largest entry, so that no power overflows. With
@@ -167,8 +167,8 @@ def focus_gradient(
 ) -> tl.tensor:
     """The gradient of a row divided by its largest entry, from that of the focused map.
 
-    ``dp`` is length * dphi; ``along_y`` and ``along_p`` are dphi . phi over the squared norms of y and of p. The gradient
-    of the undivided row is this over the largest entry, which itself carries none.
+    ``dp`` is length * dphi; ``along_y`` and ``along_p`` are dphi . phi over the squared norms of y and of p. The
+    gradient of the undivided row is this over the largest entry, which itself carries none.
     """
     slope = dp - along_p[:, None] * p
     if FACTOR == 3:

@@ -1,4 +1,4 @@
-# mypy: disable-error-code="untyped-decorator"
+# mypy: disable-error-code="untyped-decorator, import-untyped, import-not-found"
 """Forward: lengths of the keys, state phi(K)^T V of each head by chunks of tokens, sum of the chunks, queries.
 
 The state of all heads is too large for one program, and norms run over all heads: so the keys' lengths take a pass of
@@ -160,30 +160,30 @@ def sum_chunks_kernel(
     chunks: tl.tensor,
     G: tl.constexpr,
     D: tl.constexpr,
-    BLOCK_D: tl.constexpr,
     BLOCK_CHUNKS: tl.constexpr,
+    BLOCK_S: tl.constexpr,
     MASKED: tl.constexpr,
 ) -> None:
-    """One row of the state of one head: its mean over the keys, as the context has it and as the queries read it."""
-    row = tl.program_id(0) % (D + 1)
-    head = tl.program_id(0) // (D + 1)
-    d = tl.arange(0, BLOCK_D)
-    d_ok = d < D
-    partial += head.to(tl.int64) * chunks * (D + 1) * D + row * D
-    total = tl.zeros([BLOCK_CHUNKS, BLOCK_D], tl.float32)
+    """A span of the state of one head: its mean over the keys, as the context has it and as other kernels read it."""
+    size = (D + 1) * D
+    spans = tl.cdiv(size, BLOCK_S)
+    head = (tl.program_id(0) // spans).to(tl.int64)
+    index = tl.program_id(0) % spans * BLOCK_S + tl.arange(0, BLOCK_S)
+    index_ok = index < size
+    partial += head * chunks * size
+    total = tl.zeros([BLOCK_CHUNKS, BLOCK_S], tl.float32)
     for first in range(0, chunks, BLOCK_CHUNKS):
         parts = first + tl.arange(0, BLOCK_CHUNKS)
-        total += load_tile(partial, (D + 1) * D, parts, parts < chunks, d, d_ok)
+        total += load_tile(partial, size, parts, parts < chunks, index, index_ok)
     count = M
     if MASKED:
         count = tl.maximum(tl.load(counts + head // G).to(tl.int32), 1)
     mean = tl.sum(total, 0) / count
-    tl.store(state + tl.program_id(0) * D + d, mean, mask=d_ok)
-    context += head * D * (D + 1)
-    if row < D:
-        tl.store(context + row * (D + 1) + d, mean, mask=d_ok)
-    else:
-        tl.store(context + d * (D + 1) + D, mean, mask=d_ok)
+    tl.store(state + head * size + index, mean, mask=index_ok)
+    row = index // D
+    column = index % D
+    place = tl.where(row < D, row * (D + 1) + column, column * (D + 1) + D)
+    tl.store(context + head * size + place, mean, mask=index_ok)
 
 
 @triton.jit

@@ -1,4 +1,4 @@
-# mypy: disable-error-code="untyped-decorator"
+# mypy: disable-error-code="untyped-decorator, import-untyped, import-not-found"
 """Backward on the side of the keys: dv = phi(k) dKV and dk from dphi = v dKV^T + dm.
 
 ``state`` holds dKV and dm, already divided by the number of keys. All heads of a tile are one program: t = dphi . phi
@@ -53,7 +53,7 @@ def key_gradient_kernel(
     MASKED: tl.constexpr,
     PRECISION: tl.constexpr,
 ) -> None:
-    """dk and dv, contiguous, zero for ignored keys; sums of y dy over a tile, ``[programs, C]``."""
+    """Gradients dk and dv, contiguous, zero for ignored keys; sums of y dy over a tile, ``[programs, C]``."""
     blocks = tl.cdiv(M, BLOCK_T)
     image = (tl.program_id(0) // blocks).to(tl.int64)
     tokens = tl.program_id(0) % blocks * BLOCK_T + tl.arange(0, BLOCK_T)

@@ -55,8 +55,10 @@ def gradients(
     launch(
         query_scalars_kernel,
         batch * -(-tokens // TOKENS),
-        grad, q, softplus, state, scalars, head_scalars, *strides,
-        **heads, BLOCK_C=tiles.block_c, **shared,
+        (grad, q, softplus, state, scalars, head_scalars, *strides),
+        **heads,
+        BLOCK_C=tiles.block_c,
+        **shared,
         num_warps=tiles.num_warps,
     )
     chunks, chunk_tokens = chunking(tokens, batch * num_heads, TOKENS, device)
@@ -66,18 +68,23 @@ def gradients(
     launch(
         query_gradient_kernel,
         batch * num_heads * chunks,
-        grad, q, softplus, state, scalars, head_scalars, dq, partial, scale_partial, *strides, chunks, chunk_tokens,
-        **heads, **shared,
+        (grad, q, softplus, state, scalars, head_scalars, dq, partial, scale_partial, *strides, chunks, chunk_tokens),
+        **heads,
+        **shared,
         num_warps=tiles.num_warps,
     )
     counts = (~key_padding_mask).sum(1) if key_padding_mask is not None else k
     state_gradient = torch.empty_like(state)
     launch(
         sum_chunks_kernel,
-        batch * num_heads * (head_dim + 1),
-        partial, counts, torch.empty_like(context), state_gradient, keys, chunks,
-        **heads, BLOCK_CHUNKS=16, MASKED=masked,
-        num_warps=2,
+        batch * num_heads * -(-head_dim * (head_dim + 1) // 128),
+        (partial, counts, torch.empty_like(context), state_gradient, keys, chunks),
+        G=num_heads,
+        D=head_dim,
+        BLOCK_CHUNKS=32,
+        BLOCK_S=128,
+        MASKED=masked,
+        num_warps=4,
     )
     programs = batch * -(-keys // TOKENS)
     mask = key_padding_mask.contiguous().view(torch.uint8) if key_padding_mask is not None else k
@@ -86,10 +93,16 @@ def gradients(
     launch(
         key_gradient_kernel,
         programs,
-        k, v, mask, softplus, table, state_gradient, dk, dv, key_scale_partial,
-        k.stride(0), k.stride(1), v.stride(0), v.stride(1), 0 if table.shape[0] == 1 else table.stride(0),
-        keys, *kv_size, *encoding_size,
-        **heads, BLOCK_C=tiles.block_c, ENCODING=encoding_mode(encoding_size, kv_size), MASKED=masked, **shared,
+        (
+            *(k, v, mask, softplus, table, state_gradient, dk, dv, key_scale_partial),
+            *(k.stride(0), k.stride(1), v.stride(0), v.stride(1), 0 if table.shape[0] == 1 else table.stride(0)),
+            *(keys, *kv_size, *encoding_size),
+        ),
+        **heads,
+        BLOCK_C=tiles.block_c,
+        ENCODING=encoding_mode(encoding_size, kv_size),
+        MASKED=masked,
+        **shared,
         num_warps=tiles.num_warps,
     )
     # y = a / softplus(scale): the gradient of the softplus is -(sum of y dy) / softplus.
@@ -103,11 +116,12 @@ def _encoding_gradient(dk: Tensor, tables: int, encoding_size: Sequence[int], kv
         dk = dk.sum(0, keepdim=True, dtype=torch.float32)
     if tuple(encoding_size) == tuple(kv_size):
         return dk
-    grid = dk.transpose(1, 2).unflatten(2, tuple(kv_size))
+    grid = dk.view(tables, *kv_size, -1).permute(0, 3, 1, 2)
     grid = torch.ops.aten.upsample_bilinear2d_backward(
         grid, list(kv_size), [*grid.shape[:2], *encoding_size], False, None, None
     )
-    return grid.flatten(2).transpose(1, 2)
+    table: Tensor = grid.flatten(2).transpose(1, 2)
+    return table
 
 
 def _narrow(x: Tensor, dtype: torch.dtype) -> Tensor:

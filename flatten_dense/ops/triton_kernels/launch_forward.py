@@ -53,9 +53,12 @@ def attend(
     launch(
         key_lengths_kernel,
         batch * -(-keys // TOKENS),
-        k, mask, softplus, encoding, inverses, lengths,
-        k.stride(0), k.stride(1), table_stride, keys, *grids,
-        C=channels, BLOCK_C=tiles.block_c, BLOCK_T=TOKENS, MASKED=masked, **focus,
+        (k, mask, softplus, encoding, inverses, lengths, k.stride(0), k.stride(1), table_stride, keys, *grids),
+        C=channels,
+        BLOCK_C=tiles.block_c,
+        BLOCK_T=TOKENS,
+        MASKED=masked,
+        **focus,
         num_warps=4,
     )
     chunks, chunk_tokens = chunking(keys, batch * num_heads, TOKENS, device)
@@ -63,9 +66,30 @@ def attend(
     launch(
         key_state_kernel,
         batch * num_heads * chunks,
-        k, v, softplus, encoding, inverses, lengths, partial,
-        k.stride(0), k.stride(1), v.stride(0), v.stride(1), table_stride, keys, *grids, chunks, chunk_tokens,
-        G=num_heads, D=head_dim, BLOCK_D=tiles.block_d, BLOCK_T=TOKENS, PRECISION=tiles.precision, **focus,
+        (
+            k,
+            v,
+            softplus,
+            encoding,
+            inverses,
+            lengths,
+            partial,
+            k.stride(0),
+            k.stride(1),
+            v.stride(0),
+            v.stride(1),
+            table_stride,
+            keys,
+            *grids,
+            chunks,
+            chunk_tokens,
+        ),
+        G=num_heads,
+        D=head_dim,
+        BLOCK_D=tiles.block_d,
+        BLOCK_T=TOKENS,
+        PRECISION=tiles.precision,
+        **focus,
         num_warps=tiles.num_warps,
     )
     context = torch.empty(batch, num_heads, head_dim, head_dim + 1, device=device)
@@ -73,18 +97,27 @@ def attend(
     counts = (~key_padding_mask).sum(1) if key_padding_mask is not None else k
     launch(
         sum_chunks_kernel,
-        batch * num_heads * (head_dim + 1),
-        partial, counts, context, state, keys, chunks,
-        G=num_heads, D=head_dim, BLOCK_D=tiles.block_d, BLOCK_CHUNKS=16, MASKED=masked,
-        num_warps=2,
+        batch * num_heads * -(-head_dim * (head_dim + 1) // 128),
+        (partial, counts, context, state, keys, chunks),
+        G=num_heads,
+        D=head_dim,
+        BLOCK_CHUNKS=32,
+        BLOCK_S=128,
+        MASKED=masked,
+        num_warps=4,
     )
     out = torch.empty(q.shape, dtype=q.dtype, device=device)
     launch(
         query_kernel,
         batch * -(-tokens // TOKENS),
-        q, softplus, state, out, q.stride(0), q.stride(1), tokens,
-        G=num_heads, D=head_dim, BLOCK_D=tiles.block_d, BLOCK_C=tiles.block_c, BLOCK_T=TOKENS,
-        FACTOR=focusing_factor, PRECISION=tiles.precision,
+        (q, softplus, state, out, q.stride(0), q.stride(1), tokens),
+        G=num_heads,
+        D=head_dim,
+        BLOCK_D=tiles.block_d,
+        BLOCK_C=tiles.block_c,
+        BLOCK_T=TOKENS,
+        FACTOR=focusing_factor,
+        PRECISION=tiles.precision,
         num_warps=tiles.num_warps,
     )
     return out, context

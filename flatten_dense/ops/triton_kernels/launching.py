@@ -15,10 +15,16 @@ from torch import Tensor
 from flatten_dense.ops.triton_kernels import device_functions
 
 PROGRAMS_PER_PROCESSOR = 4  # of a reduction: enough to hide latency, few enough that the partial sums stay small
-PROCESSORS_WITHOUT_GPU = 4  # in the interpreter
+PROCESSORS_WITHOUT_GPU = 1  # in the interpreter
 
 
-def launch(kernel: Any, programs: int, *arguments: object, num_warps: int, **constants: object) -> None:  # noqa: ANN401
+def launch(
+    kernel: Any,  # noqa: ANN401 - triton is untyped
+    programs: int,
+    arguments: tuple[object, ...],
+    num_warps: int,
+    **constants: object,
+) -> None:
     """Run a kernel on a one-dimensional grid, on the device of its first argument."""
     first = arguments[0]
     assert isinstance(first, Tensor)
@@ -53,7 +59,7 @@ class Tiles:
 
     @property
     def block_c(self) -> int:
-        """Channels per step of a pass over rows: the size that leaves the fewest lanes idle, the larger one if equal."""
+        """Channels per step of a pass over rows: what leaves the fewest lanes idle, the larger one if equal."""
         return min((128, 64, 32), key=lambda block: -(-self.channels // block) * block)
 
     @property
@@ -63,7 +69,7 @@ class Tiles:
 
     @property
     def precision(self) -> str:
-        """Of the products. Operands are float32 always; for half precision the rounding of TF32 is no worse than theirs."""
+        """Of the products, whose operands are float32: TF32 rounds no more coarsely than half precision does."""
         return "tf32x3" if self.dtype == torch.float32 else "tf32"
 
 

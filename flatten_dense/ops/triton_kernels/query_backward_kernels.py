@@ -1,4 +1,4 @@
-# mypy: disable-error-code="untyped-decorator"
+# mypy: disable-error-code="untyped-decorator, import-untyped, import-not-found"
 """Backward on the side of the queries: per-token scalars over all heads, then head by head the gradients.
 
 With num = p KV, den = p . m + floor (floor = 1e-6 / length) and out = num / den, the gradient g gives

@@ -5,7 +5,6 @@ from typing import NamedTuple
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from flatten_dense.ops.naive import naive_feature_map, naive_linear_attention
 from flatten_dense.ops.triton_kernels.attention import backward, forward
@@ -17,18 +16,11 @@ NAMES = ("out", "dq", "dk", "dv", "dscale", "dencoding")
 class Case(NamedTuple):
     channels: int = 64
     num_heads: int = 2
-    queries: int = 70
+    queries: int = 9
     kv_size: tuple[int, int] = (7, 11)
     encoding_size: tuple[int, int] = (7, 11)
     batch: int = 1
     focusing_factor: float = 3
-
-
-@pytest.fixture(params=[torch.float32, torch.float16, torch.bfloat16])
-def dtype(request, interpreted):
-    if interpreted and request.param == torch.bfloat16:
-        pytest.skip("the interpreter has no bfloat16 products")
-    return request.param
 
 
 def make_inputs(case, dtype, device):
@@ -78,26 +70,34 @@ def random_mask(case, device):
 @pytest.mark.parametrize(
     "case",
     [
-        Case(),
-        Case(channels=96, num_heads=3, batch=2),
-        Case(channels=160, num_heads=1 + 4, queries=5, kv_size=(1, 3), encoding_size=(1, 3)),
-        Case(channels=48, num_heads=2),
-        Case(channels=16, num_heads=1, kv_size=(13, 11), encoding_size=(4, 5)),
+        Case(channels=96, num_heads=3, queries=66),
+        Case(channels=160, num_heads=5, queries=5, kv_size=(1, 3), encoding_size=(1, 3)),
+        Case(channels=48, num_heads=2, kv_size=(2, 3), encoding_size=(2, 3)),
+        Case(channels=16, num_heads=1, batch=2, kv_size=(13, 11), encoding_size=(4, 5)),
     ],
-    ids=["even", "three_heads_two_images", "fewer_tokens_than_a_tile", "head_of_24", "stretched_encoding"],
+    ids=["three_heads", "fewer_tokens_than_a_tile", "head_of_24", "two_images_stretched_encoding"],
 )
-def test_output_and_gradients(case, dtype, device):
-    check(case, dtype, device)
+def test_output_and_gradients(case, device):
+    check(case, torch.float32, device)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_output_and_gradients_with_ignored_keys(dtype, device):
-    case = Case(batch=2, encoding_size=(9, 4))
+    if device.type == "cpu" and dtype == torch.bfloat16:
+        pytest.skip("the interpreter has no bfloat16 products")
+    case = Case(batch=2, channels=32, num_heads=1, queries=5, encoding_size=(9, 4))
     check(case, dtype, device, random_mask(case, device))
 
 
 @pytest.mark.parametrize("focusing_factor", [1, 2, 2.5])
 def test_other_focusing_factors(focusing_factor, device):
-    check(Case(channels=32, num_heads=1, queries=9, focusing_factor=focusing_factor), torch.float32, device)
+    check(
+        Case(
+            channels=32, num_heads=1, queries=9, kv_size=(2, 5), encoding_size=(2, 5), focusing_factor=focusing_factor
+        ),
+        torch.float32,
+        device,
+    )
 
 
 def test_head_of_128(device):
@@ -130,7 +130,7 @@ def test_encoding_of_each_image_its_own(device):
 
 
 def test_ignored_keys_may_hold_anything_and_get_no_gradient(device):
-    case = Case(channels=32)
+    case = Case(channels=32, num_heads=1)
     q, k, v, scale, encoding = inputs = make_inputs(case, torch.float32, device)
     mask = random_mask(case, device)
     _, expected = run(case, inputs, mask, q)
@@ -142,7 +142,7 @@ def test_ignored_keys_may_hold_anything_and_get_no_gradient(device):
 
 
 def test_row_without_keys_gives_zeros(device):
-    case = Case(channels=32)
+    case = Case(channels=32, num_heads=1)
     inputs = make_inputs(case, torch.float32, device)
     mask = torch.ones(1, 77, dtype=torch.bool, device=device)
     _, got = run(case, inputs, mask, inputs[0])
@@ -150,7 +150,7 @@ def test_row_without_keys_gives_zeros(device):
 
 
 def test_not_a_number_in_a_live_token_shows(device):
-    case = Case(channels=32)
+    case = Case(channels=32, num_heads=1)
     inputs = make_inputs(case, torch.float32, device)
     inputs[1][0, 3, 5] = float("nan")
     _, got = run(case, inputs, None, inputs[0])
@@ -169,13 +169,13 @@ def test_half_precision_is_finite_at_extremes(case, device):
     }[case]
     parameters = (torch.zeros(1, 1, 32), torch.zeros(1, 64, 32))
     inputs = [x.to(device, torch.float16) for x in (q, k, v, *parameters)]
-    sizes = Case(channels=32, queries=64, kv_size=(8, 8), encoding_size=(8, 8))
+    sizes = Case(channels=32, num_heads=1, queries=64, kv_size=(8, 8), encoding_size=(8, 8))
     _, got = run(sizes, inputs, None, torch.ones(shape, dtype=torch.float16, device=device))
     assert [name for name, x in zip(NAMES, got, strict=True) if not x.isfinite().all()] == []
 
 
 def test_gradient_that_is_an_expanded_number(device):
-    case = Case(channels=32)
+    case = Case(channels=32, num_heads=1)
     inputs = make_inputs(case, torch.float32, device)
     ones = torch.ones_like(inputs[0])
     _, expected = run(case, inputs, None, ones)

@@ -1,0 +1,76 @@
+"""Every kernel compiled for a real target, without a GPU: the interpreter lets through what a compiler does not."""
+
+import pytest
+import torch
+
+from flatten_dense.ops.triton_kernels import attention
+
+triton = pytest.importorskip("triton")
+
+from triton.backends.compiler import GPUTarget  # noqa: E402 - after the check that there is one
+from triton.compiler import ASTSource  # noqa: E402
+
+from flatten_dense.ops.triton_kernels import launch_backward, launch_forward  # noqa: E402
+
+SHARED_MEMORY = {80: 163 * 1024, 89: 99 * 1024, 90: 227 * 1024}  # bytes that a block may have: A100, RTX 4090, H100
+POINTERS = {
+    torch.float32: "*fp32",
+    torch.float16: "*fp16",
+    torch.bfloat16: "*bf16",
+    torch.uint8: "*u8",
+    torch.int64: "*i64",
+}
+
+
+def compile_for(capability, kernel, arguments, num_warps, constants):
+    """What triton does at a launch: 1 becomes a constant, multiples of 16 and aligned pointers are marked."""
+    signature, constants, marks = {}, dict(constants), {}
+    for place, (name, value) in enumerate(zip(kernel.arg_names, arguments, strict=False)):
+        if isinstance(value, torch.Tensor):
+            signature[name] = POINTERS[value.dtype]
+            marks[(place,)] = [["tt.divisibility", 16]]
+        elif value == 1:
+            constants[name] = 1
+        else:
+            signature[name] = "i32"
+            if value % 16 == 0:
+                marks[(place,)] = [["tt.divisibility", 16]]
+    signature = {name: signature.get(name, "constexpr") for name in kernel.arg_names}
+    source = ASTSource(kernel, signature, constants, marks)
+    return triton.compile(source, target=GPUTarget("cuda", capability, 32), options={"num_warps": num_warps})
+
+
+def lowered(monkeypatch, capability, dtype, channels, num_heads, masked=False, stretched=False):
+    """Names of the kernels of a forward and a backward pass, with what the compiler made of each."""
+    compiled = {}
+
+    def launch(kernel, programs, arguments, num_warps, **constants):
+        compiled[kernel.fn.__name__] = compile_for(capability, kernel, arguments, num_warps, constants)
+
+    monkeypatch.setattr(launch_forward, "launch", launch)
+    monkeypatch.setattr(launch_backward, "launch", launch)
+    q = torch.empty(1, 256, channels, dtype=dtype)
+    scale, encoding = torch.empty(1, 1, channels), torch.empty(1, 64 if stretched else 256, channels)
+    mask = torch.zeros(1, 256, dtype=torch.bool) if masked else None
+    sizes = ((8, 8) if stretched else (16, 16), (16, 16), num_heads, 3)
+    out, context = attention.forward(q, q, q, scale, encoding, mask, *sizes)
+    attention.backward(out, q, q, q, scale, encoding, mask, context, *sizes)
+    return compiled
+
+
+def check(compiled, capability):
+    assert len(compiled) == 7
+    too_large = {name: x.metadata.shared for name, x in compiled.items() if x.metadata.shared > SHARED_MEMORY[capability]}
+    assert too_large == {}
+
+
+def test_kernels_lower_and_fit(monkeypatch):
+    check(lowered(monkeypatch, 90, torch.bfloat16, 96, 3, masked=True, stretched=True), 90)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("capability", [80, 89, 90])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+@pytest.mark.parametrize("head_dim", [16, 24, 32, 64, 96, 128])
+def test_kernels_lower_and_fit_everywhere(monkeypatch, capability, dtype, head_dim):
+    check(lowered(monkeypatch, capability, dtype, 3 * head_dim, 3), capability)
