@@ -60,7 +60,9 @@ def lowered(monkeypatch, capability, dtype, channels, num_heads, masked=False, s
 
 def check(compiled, capability):
     assert len(compiled) == 7
-    too_large = {name: x.metadata.shared for name, x in compiled.items() if x.metadata.shared > SHARED_MEMORY[capability]}
+    too_large = {
+        name: x.metadata.shared for name, x in compiled.items() if x.metadata.shared > SHARED_MEMORY[capability]
+    }
     assert too_large == {}
 
 
