@@ -46,7 +46,7 @@ ALWAYS_INLINE void answer_backward(const shape_t *s, const rows_t *q, const rows
         fill(w + count * channels, 0, (BLOCK - count) * channels);
         for (int64_t h = 0; h < s->heads; h++) {
             const int64_t begin = h * dim;
-            tokens_times(p + begin, channels, state + begin * dim, dim, BLOCK, products + begin, channels);
+            tokens_times(p + begin, channels, square(state + begin * dim, dim), BLOCK, products + begin, channels);
             for (int64_t i = 0; i < count; i++) {
                 vf dot = {}, pull = {};
                 for (int64_t d = begin; d < begin + dim; d += LANES) {
@@ -63,7 +63,7 @@ ALWAYS_INLINE void answer_backward(const shape_t *s, const rows_t *q, const rows
             add_outer(p + begin, channels, w + begin, channels, dim, count, state_sums + begin * dim);
         }
         for (int64_t h = 0; h < s->heads; h++)
-            tokens_times(w + h * dim, channels, transposed + h * dim * dim, dim, BLOCK, g + h * dim, channels);
+            tokens_times(w + h * dim, channels, square(transposed + h * dim * dim, dim), BLOCK, g + h * dim, channels);
         for (int64_t c = 0; c < count * channels; c += LANES) store(g + c, load(g + c) - load(products + c));
         unfocus(t, p, g, length, powered, NULL, s->inv_scale, count, channels, power, out,
                 image * out->batch + token * out->token, scale_sums);
@@ -122,14 +122,14 @@ ALWAYS_INLINE void add_keys_backward(const shape_t *s, const rows_t *k, const ro
               length, powered);
         fill(p + count * channels, 0, (BLOCK - count) * channels);
         for (int64_t h = 0; h < s->heads; h++)
-            tokens_times(x + h * dim, stride, transposed + h * dim * dim, dim, BLOCK, g + h * dim, channels);
+            tokens_times(x + h * dim, stride, square(transposed + h * dim * dim, dim), BLOCK, g + h * dim, channels);
         for (int64_t i = 0; i < count; i++)
             for (int64_t c = 0; c < channels; c += LANES)
                 store(g + i * channels + c, (load(g + i * channels + c) + load(keys_grad + c)) * (length[i] / powered[i]));
         unfocus(t, p, g, length, powered, ignored, s->inv_scale, count, channels, power, k_out,
                 image * k_out->batch + token * k_out->token, scale_sums);
         for (int64_t h = 0; h < s->heads; h++)
-            tokens_times(p + h * dim, channels, state_grad + h * dim * dim, dim, BLOCK, g + h * dim, channels);
+            tokens_times(p + h * dim, channels, square(state_grad + h * dim * dim, dim), BLOCK, g + h * dim, channels);
         for (int64_t i = 0; i < count; i++) {
             const int64_t at = image * v_out->batch + (token + i) * v_out->token;
             const float factor = ignored && ignored[i] ? 0 : length[i] / powered[i];

@@ -143,11 +143,6 @@ static inline const float *as_float(const rows_t *rows, int64_t image, int64_t t
     return scratch;
 }
 
-static inline float *take(int64_t floats) {
-    void *memory = NULL;
-    return posix_memalign(&memory, 64, (size_t)(floats * (int64_t)sizeof(float))) ? NULL : memory;
-}
-
 // Parts that the tokens of an image are cut into, so that every thread has work.
 static inline int64_t parts_of(const shape_t *s) {
     int64_t parts = (s->threads + s->batch - 1) / s->batch, most = (s->tokens + BLOCK - 1) / BLOCK;

@@ -1,4 +1,4 @@
-// The small matrix products of one head over a block of tokens. D is a multiple of LANES; every matrix is row-major.
+// Small matrix products over a block of tokens. Widths are multiples of LANES; every matrix is row-major.
 #pragma once
 
 #include "vector.h"
@@ -10,10 +10,13 @@
 #define TILE 4
 #endif
 
+#define DEEP 128 // rows of a matrix that are multiplied at a time
+
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
 
+// A tile of y = x a + start. Summed from zero, so that the parts of a long sum stay apart.
 ALWAYS_INLINE void tokens_tile(const float *x, int64_t ldx, const float *a, int64_t lda, int64_t depth, float *y,
-                               int64_t ldy, const int rows, const int columns) {
+                               int64_t ldy, const int rows, const int columns, const float *start, int64_t lds) {
     vf sums[TILE] = {};
     for (int64_t d = 0; d < depth; d++) {
         vf b[4];
@@ -29,7 +32,10 @@ ALWAYS_INLINE void tokens_tile(const float *x, int64_t ldx, const float *a, int6
 #pragma GCC unroll 16
     for (int r = 0; r < rows; r++)
 #pragma GCC unroll 4
-        for (int c = 0; c < columns; c++) store(y + r * ldy + c * LANES, sums[r * columns + c]);
+        for (int c = 0; c < columns; c++) {
+            vf total = sums[r * columns + c];
+            store(y + r * ldy + c * LANES, start ? total + load(start + r * lds + c * LANES) : total);
+        }
 }
 
 ALWAYS_INLINE void outer_tile(const float *x, int64_t ldx, const float *w, int64_t ldw, int64_t tokens, float *s,
@@ -56,33 +62,64 @@ ALWAYS_INLINE void outer_tile(const float *x, int64_t ldx, const float *w, int64
         for (int c = 0; c < columns; c++) store(s + r * lds + c * LANES, sums[r * columns + c]);
 }
 
-// y[t] = x[t] a for `tokens` rows (a multiple of TILE), a [D, D].
-static inline void tokens_times(const float *x, int64_t ldx, const float *a, int64_t dim, int64_t tokens, float *y,
-                         int64_t ldy) {
-    for (int64_t column = 0; column < dim;) {
-        const int64_t left = (dim - column) / LANES;
-        const int columns = left >= 4 ? 4 : left >= 2 ? 2 : 1;
-        const float *part = a + column;
+// A matrix [depth, width] and a bias [width], or NULL. Packed: one panel of columns after another, each of columns_at().
+typedef struct {
+    const float *data, *bias;
+    int64_t depth, width;
+    int packed;
+} matrix_t;
+
+static inline int columns_at(int64_t column, int64_t width) {
+    const int64_t left = (width - column) / LANES;
+    return left >= 4 ? 4 : left >= 2 ? 2 : 1;
+}
+
+// A linear layer's weight [width, depth] into the panel of a packed matrix that begins at a column.
+static inline void pack_panel(const float *weight, int64_t depth, int64_t width, int64_t column, float *packed) {
+    const int64_t count = columns_at(column, width) * LANES;
+    float block[LANES][LANES]; // rows of a power of two apart share lines of the cache: no more than 16 at a time
+    for (int64_t c = 0; c < count; c += LANES)
+        for (int64_t d = 0; d < depth; d += LANES) {
+            for (int i = 0; i < LANES; i++) store(block[i], load(weight + (column + c + i) * depth + d));
+            float *to = packed + column * depth + d * count + c;
+            for (int j = 0; j < LANES; j++)
+                for (int i = 0; i < LANES; i++) to[j * count + i] = block[i][j];
+        }
+}
+
+// The matrix of one head.
+static inline matrix_t square(const float *data, int64_t dim) { return (matrix_t){data, NULL, dim, dim, 0}; }
+
+// y[t] = x[t] a + bias for `tokens` rows, a multiple of TILE.
+static inline void tokens_times(const float *x, int64_t ldx, matrix_t a, int64_t tokens, float *y, int64_t ldy) {
+    for (int64_t column = 0, columns; column < a.width; column += columns * LANES) {
+        columns = columns_at(column, a.width);
+        const float *panel = a.data + (a.packed ? column * a.depth : column);
+        const int64_t lda = a.packed ? columns * LANES : a.width;
         float *to = y + column;
-#define EACH_TILE(ROWS, COLUMNS)                                                              \
-    for (int64_t t = 0; t < tokens; t += ROWS)                                                \
-    tokens_tile(x + t * ldx, ldx, part, dim, dim, to + t * ldy, ldy, ROWS, COLUMNS)
-        if (columns == 1)
-            EACH_TILE(TILE, 1);
-        else if (columns == 2)
-            EACH_TILE((TILE / 2), 2);
-        else
-            EACH_TILE((TILE / 4), 4);
+        // So many rows of the panel stay in the first-level cache for all tokens.
+        for (int64_t from = 0; from < a.depth; from += DEEP) {
+            const int64_t deep = a.depth - from < DEEP ? a.depth - from : DEEP, lds = from ? ldy : 0;
+            const float *start = from ? to : a.bias ? a.bias + column : NULL;
+#define EACH_TILE(ROWS, COLUMNS)                                                                   \
+    for (int64_t t = 0; t < tokens; t += ROWS)                                                     \
+    tokens_tile(x + t * ldx + from, ldx, panel + from * lda, lda, deep, to + t * ldy, ldy, ROWS,   \
+                COLUMNS, start ? start + t * lds : NULL, lds)
+            if (columns == 1)
+                EACH_TILE(TILE, 1);
+            else if (columns == 2)
+                EACH_TILE((TILE / 2), 2);
+            else
+                EACH_TILE((TILE / 4), 4);
 #undef EACH_TILE
-        column += columns * LANES;
+        }
     }
 }
 
 // s += x^T w over `tokens` rows, s [D, D].
 static inline void add_outer(const float *x, int64_t ldx, const float *w, int64_t ldw, int64_t dim, int64_t tokens, float *s) {
     for (int64_t column = 0; column < dim;) {
-        const int64_t left = (dim - column) / LANES;
-        const int columns = left >= 4 ? 4 : left >= 2 ? 2 : 1;
+        const int columns = columns_at(column, dim);
         const float *part = w + column;
         float *to = s + column;
 #define EACH_TILE(ROWS, COLUMNS)                                                              \

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define LANES 16
@@ -68,4 +69,10 @@ static inline float sum(vf v) {
     memcpy(&d, (char *)&a + 16, 16);
     c += d;
     return (c[0] + c[1]) + (c[2] + c[3]);
+}
+
+// Memory for so many floats, aligned to a cache line; NULL if there is none.
+static inline float *take(int64_t floats) {
+    void *memory = NULL;
+    return posix_memalign(&memory, 64, (size_t)(floats * (int64_t)sizeof(float))) ? NULL : memory;
 }
