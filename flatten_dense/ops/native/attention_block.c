@@ -78,7 +78,7 @@ int attention_block_queries(const shape_t *s, const rows_t *x, const norm_t *nor
 #pragma omp for schedule(static)
         for (int64_t task = 0; task < s->batch * pairs; task++) {
             const int64_t image = task / pairs, row = task % pairs * 2, rows = around->height - row < 2 ? 1 : 2;
-            depthwise_rows((const float *)values->data + image * values->batch, values->token, packed, convolved, channels,
+            depthwise_rows((const float *)values->data + image * values->batch, values->token, packed, convolved,
                            around->height, width, channels, row, rows, around->side);
             for (int64_t begin = 0; begin < rows * width; begin += BLOCK) {
                 const int64_t token = row * width + begin, left = rows * width - begin, count = left < BLOCK ? left : BLOCK;

@@ -11,6 +11,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "depthwise.h"
+
 #if defined(__AVX512F__)
 #define LANES 16
 #define ROWS 2  /* 2 x 8 accumulators among 32 registers */
@@ -62,14 +64,6 @@ INLINE void store(char *at, floats value, int bf16) {
 }
 
 static ptrdiff_t smaller(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
-
-/* Kernels of each block of channels as [block][k * k][LANES]; channel c uses kernel c % kernels, turned if flip. */
-static void pack(const float *weight, float *packed, ptrdiff_t channels, ptrdiff_t kernels, int k, int flip) {
-    for (ptrdiff_t c = 0; c < channels; c++)
-        for (int i = 0; i < k * k; i++)
-            packed[(c / LANES * k * k + i) * LANES + c % LANES] =
-                weight[c % kernels * k * k + (flip ? k * k - 1 - i : i)];
-}
 
 /* Point rows[i] at columns [column, column + count) of row + i, NULL for a row outside. Returns the columns' stride. */
 INLINE ptrdiff_t window(const char *map, ptrdiff_t token_stride, shape s, ptrdiff_t row, ptrdiff_t column, int row_count,
@@ -140,6 +134,28 @@ static void convolve_rows_of(const char *map, ptrdiff_t token_stride, const floa
     else convolve_rows(map, token_stride, packed, bias, out, out_stride, s, row, row_count, 3, 0);
 }
 
+ptrdiff_t depthwise_packed_size(ptrdiff_t channels, int k) { return (k * k + 1) * channels; }
+
+/* Kernels of each block of channels as [block][k * k][LANES], then the biases. */
+void depthwise_pack(const float *weight, const float *bias, float *packed, ptrdiff_t channels, ptrdiff_t kernels, int k,
+                    int flip) {
+    for (ptrdiff_t c = 0; c < channels; c++) {
+        for (int i = 0; i < k * k; i++)
+            packed[(c / LANES * k * k + i) * LANES + c % LANES] =
+                weight[c % kernels * k * k + (flip ? k * k - 1 - i : i)];
+        packed[k * k * channels + c] = bias ? bias[c % kernels] : 0;
+    }
+}
+
+void depthwise_rows(const float *map, ptrdiff_t token_stride, const float *packed, float *out, ptrdiff_t height,
+                    ptrdiff_t width, ptrdiff_t channels, ptrdiff_t row, int row_count, int k) {
+    const shape s = {1, height, width, channels};
+    for (int done = 0; done < row_count; done += ROWS)
+        convolve_rows_of((const char *)map, token_stride * 4, packed, packed + k * k * channels,
+                         (char *)(out + done * width * channels), channels * 4, s, row + done,
+                         smaller(ROWS, row_count - done), k, 0);
+}
+
 /* Output rows [first, last) of each map into `out`, which holds those rows alone. `weight` is [kernels, k, k], `bias`
  * [kernels] or NULL; with `flip` the kernels are turned, which makes this the gradient of the input. Strides are in
  * bytes; k is 3 or 5, channels a multiple of 16. Returns 0, or 1 where memory is short. */
@@ -148,16 +164,14 @@ int depthwise_forward(const void *x, ptrdiff_t x_batch, ptrdiff_t x_token, const
                       ptrdiff_t width, ptrdiff_t channels, ptrdiff_t kernels, ptrdiff_t first, ptrdiff_t last, int k,
                       int flip, int bf16, int threads) {
     const shape s = {batch, height, width, channels};
-    float *packed = malloc((k * k + 1) * channels * sizeof *packed);
+    float *packed = malloc(depthwise_packed_size(channels, k) * sizeof *packed);
     if (!packed) return 1;
-    float *biases = packed + k * k * channels;
-    pack(weight, packed, channels, kernels, k, flip);
-    for (ptrdiff_t c = 0; c < channels; c++) biases[c] = bias ? bias[c % kernels] : 0;
+    depthwise_pack(weight, bias, packed, channels, kernels, k, flip);
     const ptrdiff_t pairs = (last - first + ROWS - 1) / ROWS;
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (ptrdiff_t i = 0; i < batch * pairs; i++) {
         const ptrdiff_t b = i / pairs, row = i % pairs * ROWS;
-        convolve_rows_of((const char *)x + b * x_batch, x_token, packed, biases,
+        convolve_rows_of((const char *)x + b * x_batch, x_token, packed, packed + k * k * channels,
                          (char *)out + b * out_batch + row * width * out_token, out_token, s, first + row,
                          smaller(ROWS, last - first - row), k, bf16);
     }
