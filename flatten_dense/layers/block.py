@@ -8,14 +8,15 @@ from timm.layers.drop import DropPath
 from torch import Tensor, nn
 
 from flatten_dense.layers.mlp import ConvMlp, Mlp
-from flatten_dense.layers.streaming import add_over, may_stream
+from flatten_dense.layers.projections import ProjectedAttention
+from flatten_dense.layers.streaming import may_stream
 from flatten_dense.layers.token_grid import TokenGrid
 
 
 class Block(nn.Module):
     """Pre-norm attention and MLP, each added to its input under stochastic depth.
 
-    At inference the sums are made in place and the MLP works piece by piece, with the same results up to rounding.
+    At inference both halves work piece by piece and add in place, with the same results up to rounding.
 
     Args:
         dim: C.
@@ -36,8 +37,7 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, grid: TokenGrid) -> Tensor:
         """Map tokens ``[B, N, C]`` of ``grid`` to the same shape."""
-        attended = self.attn(self.norm1(x), grid)
-        if isinstance(self.mlp, Mlp | ConvMlp) and may_stream(self):
-            return self.mlp.add_to(add_over(attended, x), self.norm2, grid)
-        x = x + self.drop_path1(attended)
+        if isinstance(self.attn, ProjectedAttention) and isinstance(self.mlp, Mlp | ConvMlp) and may_stream(self):
+            return self.mlp.add_to(self.attn.added_to(x, self.norm1, grid), self.norm2, grid)
+        x = x + self.drop_path1(self.attn(self.norm1(x), grid))
         return x + cast(Tensor, self.drop_path2(self.mlp(self.norm2(x), grid)))

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from flatten_dense.layers.streaming import rows_per_piece
 from flatten_dense.layers.token_grid import Size, TokenGrid
 from flatten_dense.ops.depthwise_convolution import depthwise_convolution
+from flatten_dense.ops.native.block import add_mlp, takes_mlp
 
 
 class Mlp(TimmMlp):
@@ -32,7 +33,11 @@ class Mlp(TimmMlp):
         Returns:
             ``x``.
         """
-        rows = rows_per_piece(cast(nn.Linear, self.fc1).out_features, x.device)
+        fc1, fc2 = cast(nn.Linear, self.fc1), cast(nn.Linear, self.fc2)
+        is_gelu = type(self.act) is nn.GELU and self.act.approximate == "none"
+        if is_gelu and not torch.is_autocast_enabled(x.device.type) and takes_mlp(x, norm, fc1, fc2):
+            return add_mlp(x, cast(nn.LayerNorm, norm), fc1, fc2)
+        rows = rows_per_piece(fc1.out_features, x.device)
         for piece in torch.split(x.flatten(0, 1), rows):
             piece += self(norm(piece), grid)
         return x

@@ -4,17 +4,63 @@ from __future__ import annotations
 
 from typing import cast
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from flatten_dense.layers.focused_linear_attention import FocusedLinearAttention
 from flatten_dense.layers.patch_embed import pad_to_whole_cells
+from flatten_dense.layers.streamed_attention import can_stream_attention, stream_attention
+from flatten_dense.layers.streaming import add_over, may_stream
 from flatten_dense.layers.token_grid import TokenGrid
+from flatten_dense.ops.native.arguments import Affine
 
 POOLED_GRID = (7, 7)  # of the keys and values in PVTv2's pooled form
 
 
-class FusedAttention(nn.Module):
-    """Queries, keys and values from one projection; a core; a projection back (Swin, CSWin).
+class ProjectedAttention(nn.Module):
+    """Projections to queries, keys and values; a core; a projection back.
+
+    At inference on a CPU the whole may run as one, with the same results up to rounding.
+
+    Attributes:
+        core: called as ``core(q, k, v, q_size, kv_size, key_padding_mask, own_sizes=...)``.
+        proj: the projection back.
+    """
+
+    core: nn.Module
+    proj: nn.Linear
+
+    def forward(self, x: Tensor, grid: TokenGrid) -> Tensor:
+        """Attend within ``x``, tokens ``[B, N, C]`` of ``grid``."""
+        streamed = self._stream(x, None, grid, residual=False)
+        return self._attend(x, grid) if streamed is None else streamed
+
+    def added_to(self, x: Tensor, norm: nn.Module, grid: TokenGrid) -> Tensor:
+        """``x + self(norm(x), grid)`` for inference, dense and in memory of its own."""
+        streamed = self._stream(x, norm, grid, residual=True)
+        return add_over(self._attend(norm(x), grid), x) if streamed is None else streamed
+
+    def _stream(self, x: Tensor, norm: nn.Module | None, grid: TokenGrid, residual: bool) -> Tensor | None:
+        """Projections and core as one; None where that cannot be."""
+        qkv = self._qkv() if grid.padding is None and may_stream(self) else []
+        layers = [self.proj, *qkv] if norm is None else [norm, self.proj, *qkv]
+        if not qkv or torch.is_autocast_enabled(x.device.type) or not can_stream_attention(x, self.core, *layers):
+            return None
+        parts = [part for layer in qkv for part in Affine.of(layer, layer.out_features // layer.in_features)]
+        core = cast(FocusedLinearAttention, self.core)
+        return stream_attention(x, cast(nn.LayerNorm | None, norm), parts, core, self.proj, grid.size, residual)
+
+    def _attend(self, x: Tensor, grid: TokenGrid) -> Tensor:
+        raise NotImplementedError
+
+    def _qkv(self) -> list[nn.Linear]:
+        """The layers that give queries, keys and values of one grid, in this order; none if there are two grids."""
+        raise NotImplementedError
+
+
+class FusedAttention(ProjectedAttention):
+    """Queries, keys and values from one projection (Swin, CSWin).
 
     Args:
         dim: C.
@@ -27,15 +73,17 @@ class FusedAttention(nn.Module):
         self.core = core
         self.proj = nn.Linear(dim, dim)
 
-    def forward(self, x: Tensor, grid: TokenGrid) -> Tensor:
-        """Attend within ``x``, tokens ``[B, N, C]`` of ``grid``."""
+    def _attend(self, x: Tensor, grid: TokenGrid) -> Tensor:
         q, k, v = self.qkv(x).chunk(3, dim=-1)
         out = self.core(q, k, v, grid.size, grid.size, grid.key_padding_mask, own_sizes=grid.own_sizes)
         return cast(Tensor, self.proj(out))
 
+    def _qkv(self) -> list[nn.Linear]:
+        return [self.qkv]
 
-class SpatialReductionAttention(nn.Module):
-    """Queries from every token, keys and values from a grid that may be coarser; a core; a projection back.
+
+class SpatialReductionAttention(ProjectedAttention):
+    """Queries from every token, keys and values from a grid that may be coarser.
 
     Args:
         dim: C.
@@ -59,13 +107,15 @@ class SpatialReductionAttention(nn.Module):
             self.sr = nn.Conv2d(dim, dim, self.sr_ratio, stride=self.sr_ratio)
             self.norm = nn.LayerNorm(dim, eps=1e-5)
 
-    def forward(self, x: Tensor, grid: TokenGrid) -> Tensor:
-        """Attend within ``x``, tokens ``[B, N, C]`` of ``grid``."""
+    def _attend(self, x: Tensor, grid: TokenGrid) -> Tensor:
         source, kv_grid = self._reduce(x, grid)
         k, v = self.kv(source).chunk(2, dim=-1)
         mask, own_sizes = kv_grid.key_padding_mask, kv_grid.own_sizes
         out = self.core(self.q(x), k, v, grid.size, kv_grid.size, mask, own_sizes=own_sizes)
         return cast(Tensor, self.proj(out))
+
+    def _qkv(self) -> list[nn.Linear]:
+        return [] if self.pooled or self.sr_ratio > 1 else [self.q, self.kv]
 
     def _reduce(self, x: Tensor, grid: TokenGrid) -> tuple[Tensor, TokenGrid]:
         if self.pooled:

@@ -37,7 +37,7 @@ int attention_keys(const shape_t *s, const rows_t *k, const rows_t *v, const enc
 
 // out (+)= phi(q) state / (phi(q) . keys + 1e-6) with the mean state [B, G, D, D] and mean keys [B, C].
 int attention_queries(const shape_t *s, const rows_t *q, const float *state, const float *keys, const rows_t *out,
-                      int32_t add) {
+                      int64_t add) {
     const int64_t channels = s->heads * s->dim, parts = parts_of(s), tasks = s->batch * parts;
     const int64_t own = 2 * BLOCK * channels + BLOCK * s->heads;
     float *memory = take(s->threads * own);

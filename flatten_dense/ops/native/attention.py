@@ -5,63 +5,55 @@ Source: arXiv 2308.00442, section 4. Inside all is float32.
 
 from __future__ import annotations
 
-import ctypes
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from flatten_dense.ops.native.arguments import (
+    LANES,
+    TYPES,
+    Encoding,
+    call,
+    dense,
+    inverse_scale,
+    pointer,
+    rows,
+    shape,
+    table,
+)
 from flatten_dense.ops.native.build import library
 
-LANES = 16  # head sizes are multiples of it
 _MAX_POWER = 8
-_TYPES = {torch.float32: 0, torch.bfloat16: 1}
 
 
-class _Rows(ctypes.Structure):
-    _fields_ = (
-        ("data", ctypes.c_void_p),
-        ("batch", ctypes.c_int64),
-        ("token", ctypes.c_int64),
-        ("type", ctypes.c_int32),
-    )
-
-
-class _Encoding(ctypes.Structure):
-    _fields_ = (
-        ("data", ctypes.c_void_p),
-        ("batch", ctypes.c_int64),
-        ("table_height", ctypes.c_int64),
-        ("table_width", ctypes.c_int64),
-        ("height", ctypes.c_int64),
-        ("width", ctypes.c_int64),
-        ("first_token", ctypes.c_int64),
-    )
-
-
-class _Shape(ctypes.Structure):
-    _fields_ = (
-        ("batch", ctypes.c_int64),
-        ("tokens", ctypes.c_int64),
-        ("heads", ctypes.c_int64),
-        ("dim", ctypes.c_int64),
-        ("power", ctypes.c_int32),
-        ("threads", ctypes.c_int32),
-        ("inv_scale", ctypes.c_void_p),
-    )
-
-
-def supports(q: Tensor, num_heads: int, focusing_factor: float) -> bool:
-    """Whether the kernels take such tensors on this machine."""
+def takes(x: Tensor, num_heads: int, focusing_factor: float) -> bool:
+    """Whether the kernels take queries ``[B, N, C]`` like these on this machine."""
     return (
-        q.device.type == "cpu"
-        and q.dtype in _TYPES
-        and q.shape[2] // num_heads % LANES == 0
-        and q.numel() > 0
+        x.device.type == "cpu"
+        and x.dtype in TYPES
+        and x.shape[2] // num_heads % LANES == 0
+        and x.numel() > 0
         and focusing_factor in range(1, _MAX_POWER + 1)
         and library() is not None
     )
+
+
+def supports(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    scale: Tensor,
+    encoding: Tensor,
+    key_padding_mask: Tensor | None,
+    encoding_size: Sequence[int],
+    kv_size: Sequence[int],
+    num_heads: int,
+    focusing_factor: float,
+) -> bool:
+    """Whether the kernels take the operator's arguments on this machine."""
+    return takes(q, num_heads, focusing_factor) and k.dtype == v.dtype == q.dtype and k.numel() > 0
 
 
 class Sums(NamedTuple):
@@ -95,22 +87,6 @@ class Sums(NamedTuple):
         return Sums(joined[..., :-1].contiguous(), joined[..., -1].contiguous())
 
 
-class Encoding(NamedTuple):
-    """Positions added to keys.
-
-    Attributes:
-        table: ``[1 or B, h * w, C]``.
-        table_size: (h, w).
-        size: (H, W) of the keys' map that the table is stretched over.
-        first_token: of that map, that the keys at hand begin with.
-    """
-
-    table: Tensor
-    table_size: tuple[int, int]
-    size: tuple[int, int]
-    first_token: int = 0
-
-
 def add_keys(
     sums: Sums,
     k: Tensor,
@@ -131,9 +107,9 @@ def add_keys(
         focusing_factor: a whole number from 1 to 8.
         key_padding_mask: ``[B, M]`` bool, True = ignore.
     """
-    k, v, table, mask = _dense(k), _dense(v), encoding.table.float().contiguous(), _mask(key_padding_mask)
-    shape = _shape(k, sums.keys.shape[1], focusing_factor, inv_scale)
-    _call("attention_keys", shape, _rows(k), _rows(v), _encoding(encoding, table), _pointer(mask), *map(_pointer, sums))
+    k, v, mask = dense(k), dense(v), _mask(key_padding_mask)
+    own = shape(k, sums.keys.shape[1], focusing_factor, inv_scale)
+    call("attention_keys", own, rows(k), rows(v), table(encoding), pointer(mask), *map(pointer, sums))
 
 
 def answer_queries(
@@ -149,9 +125,9 @@ def answer_queries(
         out: like ``q``; written.
         add: add to what ``out`` holds.
     """
-    q = _dense(q)
-    shape = _shape(q, means.keys.shape[1], focusing_factor, inv_scale)
-    _call("attention_queries", shape, _rows(q), *map(_pointer, means), _rows(out), ctypes.c_int32(add))
+    q = dense(q)
+    own = shape(q, means.keys.shape[1], focusing_factor, inv_scale)
+    call("attention_queries", own, rows(q), *map(pointer, means), rows(out), int(add))
 
 
 def forward(
@@ -161,15 +137,16 @@ def forward(
     scale: Tensor,
     encoding: Tensor,
     key_padding_mask: Tensor | None,
-    encoding_size: tuple[int, int],
-    kv_size: tuple[int, int],
+    encoding_size: Sequence[int],
+    kv_size: Sequence[int],
     num_heads: int,
     focusing_factor: float,
 ) -> tuple[Tensor, Tensor]:
     """The operator's forward pass; arguments and results as ``torch.ops.flatten_dense.focused_attention``."""
     inv_scale = inverse_scale(scale)
     sums = Sums.zeros(k.shape[0], num_heads, k.shape[2] // num_heads)
-    add_keys(sums, k, v, inv_scale, Encoding(encoding, encoding_size, kv_size), focusing_factor, key_padding_mask)
+    positions = Encoding(encoding.float().contiguous(), encoding_size, kv_size)
+    add_keys(sums, k, v, inv_scale, positions, focusing_factor, key_padding_mask)
     means = sums.over(_count(k, key_padding_mask))
     out = torch.empty(q.shape, dtype=q.dtype)
     answer_queries(q, means, inv_scale, focusing_factor, out)
@@ -185,48 +162,49 @@ def backward(
     encoding: Tensor,
     key_padding_mask: Tensor | None,
     context: Tensor,
-    encoding_size: tuple[int, int],
-    kv_size: tuple[int, int],
+    encoding_size: Sequence[int],
+    kv_size: Sequence[int],
     num_heads: int,
     focusing_factor: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The operator's backward pass: gradients of q, k, v, scale and encoding."""
-    grad, q, k, v, mask = _dense(grad.to(q.dtype)), _dense(q), _dense(k), _dense(v), _mask(key_padding_mask)
-    inv_scale, table = inverse_scale(scale), encoding.float().contiguous()
+    grad, q, k, v, mask = dense(grad.to(q.dtype)), dense(q), dense(k), dense(v), _mask(key_padding_mask)
+    inv_scale = inverse_scale(scale)
+    positions = Encoding(encoding.float().contiguous(), encoding_size, kv_size)
     means = Sums.split(context)
     grads = Sums.zeros(q.shape[0], num_heads, q.shape[2] // num_heads)
     scale_sums = torch.zeros(scale.numel())
     dq, dk, dv = (torch.empty(x.shape, dtype=x.dtype) for x in (q, k, v))
-    shape = _shape(q, num_heads, focusing_factor, inv_scale)
+    own = shape(q, num_heads, focusing_factor, inv_scale)
     transposed = means.products.transpose(-2, -1).contiguous()
-    _call(
+    call(
         "attention_queries_backward",
-        shape,
-        _rows(q),
-        _rows(grad),
-        _pointer(means.products),
-        _pointer(transposed),
-        _pointer(means.keys),
-        _rows(dq),
-        *map(_pointer, grads),
-        _pointer(scale_sums),
+        own,
+        rows(q),
+        rows(grad),
+        pointer(means.products),
+        pointer(transposed),
+        pointer(means.keys),
+        rows(dq),
+        *map(pointer, grads),
+        pointer(scale_sums),
     )
     grads = grads.over(_count(k, key_padding_mask))
-    shape = _shape(k, num_heads, focusing_factor, inv_scale)
+    own = shape(k, num_heads, focusing_factor, inv_scale)
     transposed = grads.products.transpose(-2, -1).contiguous()
-    _call(
+    call(
         "attention_keys_backward",
-        shape,
-        _rows(k),
-        _rows(v),
-        _encoding(Encoding(encoding, encoding_size, kv_size), table),
-        _pointer(mask),
-        _pointer(grads.products),
-        _pointer(transposed),
-        _pointer(grads.keys),
-        _rows(dk),
-        _rows(dv),
-        _pointer(scale_sums),
+        own,
+        rows(k),
+        rows(v),
+        table(positions),
+        pointer(mask),
+        pointer(grads.products),
+        pointer(transposed),
+        pointer(grads.keys),
+        rows(dk),
+        rows(dv),
+        pointer(scale_sums),
     )
     wide = scale.float()
     # d(1 / s) = -ds / s^2, and the softplus rises by the sigmoid.
@@ -234,18 +212,11 @@ def backward(
     return dq, dk, dv, dscale.to(scale.dtype), _encoding_gradient(dk, encoding, encoding_size, kv_size)
 
 
-def inverse_scale(scale: Tensor) -> Tensor:
-    """1 / softplus(scale) as ``[C]`` float32."""
-    return F.softplus(scale.detach().float()).reciprocal().flatten().contiguous()
-
-
-def _encoding_gradient(
-    dk: Tensor, encoding: Tensor, encoding_size: tuple[int, int], kv_size: tuple[int, int]
-) -> Tensor:
+def _encoding_gradient(dk: Tensor, encoding: Tensor, encoding_size: Sequence[int], kv_size: Sequence[int]) -> Tensor:
     wide = dk.float()
     if encoding.shape[0] == 1:
         wide = wide.sum(dim=0, keepdim=True) if wide.shape[0] > 1 else wide
-    if encoding_size != kv_size:
+    if tuple(encoding_size) != tuple(kv_size):
         maps = wide.transpose(1, 2).reshape(1, -1, *kv_size)
         size = [1, maps.shape[1], *encoding_size]
         grad: Tensor = torch.ops.aten.upsample_bilinear2d_backward(maps, list(kv_size), size, False)
@@ -259,34 +230,5 @@ def _count(k: Tensor, key_padding_mask: Tensor | None) -> Tensor | int:
     return (~key_padding_mask).sum(dim=1).clamp(min=1).view(-1, 1, 1)
 
 
-def _dense(x: Tensor) -> Tensor:
-    return x if x.stride(2) == 1 else x.contiguous()
-
-
 def _mask(key_padding_mask: Tensor | None) -> Tensor | None:
     return None if key_padding_mask is None else key_padding_mask.contiguous()
-
-
-def _shape(x: Tensor, num_heads: int, focusing_factor: float, inv_scale: Tensor) -> ctypes.Structure:
-    batch, tokens, channels = x.shape
-    threads = torch.get_num_threads()
-    return _Shape(batch, tokens, num_heads, channels // num_heads, int(focusing_factor), threads, inv_scale.data_ptr())
-
-
-def _rows(x: Tensor) -> ctypes.Structure:
-    return _Rows(x.data_ptr(), x.stride(0), x.stride(1), _TYPES[x.dtype])
-
-
-def _encoding(encoding: Encoding, table: Tensor) -> ctypes.Structure:
-    batch = table.stride(0) if table.shape[0] > 1 else 0
-    return _Encoding(table.data_ptr(), batch, *encoding.table_size, *encoding.size, encoding.first_token)
-
-
-def _pointer(x: Tensor | None) -> ctypes.c_void_p:
-    return ctypes.c_void_p(None if x is None else x.data_ptr())
-
-
-def _call(name: str, *arguments: ctypes.Structure | ctypes.c_void_p | ctypes.c_int32) -> None:
-    passed = [ctypes.byref(each) if isinstance(each, ctypes.Structure) else each for each in arguments]
-    if getattr(library(), name)(*passed):
-        raise MemoryError("no memory for the attention kernel's sums")

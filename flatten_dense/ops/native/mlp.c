@@ -24,13 +24,13 @@ static inline vf gelu(vf x) {
 // out[t] = x[t] + fc2(gelu(fc1(norm(x[t])))) for `tokens` rows [C], so far apart; `out` may be `x`. Returns 0, or 1
 // without memory.
 int mlp_add(const float *x, int64_t stride, int64_t tokens, const norm_t *norm, const linear_t *fc1, const linear_t *fc2,
-            float *out, int64_t out_stride, int32_t threads) {
+            float *out, int64_t out_stride, int64_t threads) {
     const linear_t *layers[] = {fc1, fc2};
     const int64_t channels = fc1->depth, hidden = fc1->width, own = TOKENS * (2 * channels + hidden);
     const int64_t weights = packed_size(layers, 2), blocks = (tokens + TOKENS - 1) / TOKENS;
     float *memory = take(weights + threads * own);
     if (!memory) return 1;
-#pragma omp parallel num_threads(threads)
+#pragma omp parallel num_threads((int)threads)
     {
         matrix_t matrices[2];
         pack_layers(layers, 2, memory, matrices);
