@@ -32,6 +32,6 @@ def rows_per_piece(hidden_channels: int, device: torch.device) -> int:
 
 def add_over(own: Tensor, x: Tensor) -> Tensor:
     """``own + x``, contiguous, in the memory of ``own`` where the sum has its type and layout."""
-    if own.is_contiguous() and own.dtype == torch.result_type(own, x):
+    if own.is_contiguous() and own.dtype == torch.promote_types(own.dtype, x.dtype):
         return own.add_(x)
     return (own + x).contiguous()

@@ -14,15 +14,7 @@ from benchmarks.reference import ReferenceAttention
 from benchmarks.table import Table
 from benchmarks.timing import alternating_medians, machine
 from flatten_dense.layers import FocusedLinearAttention, FusedAttention, TokenGrid
-
-try:
-    from flatten_dense.ops.focused_linear_attention import attention_form
-except ImportError:
-
-    def attention_form(form: str) -> AbstractContextManager[object]:
-        """There are no forms to choose from yet."""
-        raise ValueError(form)
-
+from flatten_dense.ops import attention_form
 
 NATIVE_GRID = (56, 56)  # of the encoding in stage 1 of Swin at 224 pixels
 FORMS = ("plain", "streaming", "native", "triton")
