@@ -14,10 +14,7 @@ from benchmarks.reference import ReferenceAttention
 from benchmarks.table import Table
 from benchmarks.timing import alternating_medians, machine
 from flatten_dense.layers import FocusedLinearAttention, FusedAttention, TokenGrid
-from flatten_dense.ops import attention_form
-
-NATIVE_GRID = (56, 56)  # of the encoding in stage 1 of Swin at 224 pixels
-FORMS = ("plain", "streaming", "native", "triton")
+from flatten_dense.ops.forms import attention_form
 PASSES = ("inference", "training")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
