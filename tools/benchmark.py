@@ -53,7 +53,9 @@ def main(args: Sequence[str] | None = None) -> int:
     own = add(attention)
     own.add_argument("--dim", type=_at_least(1), default=96, help="C, channels")
     own.add_argument("--heads", type=_at_least(1), default=3, help="G, a divisor of C")
-    own.add_argument("--sizes", type=_at_least(1), nargs="+", default=[56, 128, 256], help="sides of the map, in tokens")
+    own.add_argument(
+        "--sizes", type=_at_least(1), nargs="+", default=[56, 128, 256], help="sides of the map, in tokens"
+    )
     own.add_argument("--dtypes", choices=DTYPES, nargs="+", default=list(DTYPES), help="bfloat16 by autocast")
     own.add_argument("--what", choices=PASSES, nargs="+", default=list(PASSES), help="forward, or forward and backward")
     _add_passes(own, 15, 3)

@@ -15,13 +15,16 @@ from benchmarks.table import Table
 from benchmarks.timing import alternating_medians, machine
 from flatten_dense.layers import FocusedLinearAttention, FusedAttention, TokenGrid
 from flatten_dense.ops.forms import attention_form
+
+NATIVE_GRID = (56, 56)  # of the encoding in stage 1 of Swin at 224 pixels
 PASSES = ("inference", "training")
+FORMS = {"cpu": ("plain", "streaming", "native"), "cuda": ("plain", "streaming", "triton")}
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def attention(options: argparse.Namespace) -> list[dict[str, Any]]:
     """The attention module of stage 1 of FLatten-Swin-T in each of its forms, over its projections alone."""
-    if options.device == "cpu":
+    if torch.device(options.device).type == "cpu":
         torch.set_num_threads(options.threads)
     print(
         f"{machine(options.threads, options.device)}; C {options.dim}, {options.heads} heads, batch "
@@ -29,7 +32,8 @@ def attention(options: argparse.Namespace) -> list[dict[str, Any]]:
         f"G: the projections alone, x -> qkv and -> proj; all else in multiples of it. bfloat16: autocast. A dash: the "
         f"form cannot do it here."
     )
-    names = ("no option", *FORMS, "reference")
+    forms = FORMS[torch.device(options.device).type]
+    names = ("no option", *forms, "reference")
     table = Table({"pass": "", "dtype": "", "side": "d", "G, ms": ".2f"} | dict.fromkeys(names, ".2f"))
     for what in options.what:
         for dtype in options.dtypes:
@@ -57,21 +61,24 @@ def module_seconds(what: str, dtype: str, side: int, options: argparse.Namespace
     grid = TokenGrid((side, side))
     x = torch.randn(options.batch_size, side * side, options.dim, device=options.device)
 
+    heads = x.clone().to(DTYPES[dtype])  # what the projection back gets
+
     def attend() -> Tensor:
         return module(x, grid)
 
+    forms = FORMS[torch.device(options.device).type]
     forwards: dict[str, tuple[Callable[[], object], Callable[[], AbstractContextManager[object]]]] = {
-        "G": (lambda: (module.qkv(x), module.proj(x)), nullcontext),
+        "G": (lambda: (module.qkv(x), module.proj(heads)), nullcontext),
         "no option": (attend, nullcontext),
-        **{form: (attend, lambda form=form: attention_form(form)) for form in FORMS},
+        **{form: (attend, lambda form=form: attention_form(form)) for form in forms},
         "reference": (lambda: reference(x, grid.size), nullcontext),
     }
     run = _train if what == "training" else _infer
+    leaves = [x, heads, *module.parameters()]
     calls = {
-        name: run(forward, form, _autocast(options.device, dtype), module, x)
-        for name, (forward, form) in forwards.items()
+        name: run(forward, form, _autocast(options.device, dtype), leaves) for name, (forward, form) in forwards.items()
     }
-    possible = [name for name in calls if name not in FORMS or _is_possible(calls[name])]
+    possible = [name for name in calls if name not in forms or _is_possible(calls[name])]
     seconds = alternating_medians(
         [calls[name] for name in possible], options.repetitions, options.warm_up, options.device
     )
@@ -82,7 +89,7 @@ def _infer(
     forward: Callable[[], object],
     form: Callable[[], AbstractContextManager[object]],
     autocast: Callable[[], AbstractContextManager[object]],
-    *_: object,
+    leaves: list[Tensor],
 ) -> Callable[[], object]:
     def run() -> object:
         with torch.inference_mode(), autocast(), form():
@@ -95,12 +102,11 @@ def _train(
     forward: Callable[[], Any],
     form: Callable[[], AbstractContextManager[object]],
     autocast: Callable[[], AbstractContextManager[object]],
-    module: nn.Module,
-    x: Tensor,
+    leaves: list[Tensor],
 ) -> Callable[[], None]:
-    """A forward and a backward pass, to the input and to all parameters."""
-    x.requires_grad_()
-    leaves = [x, *module.parameters()]
+    """A forward and a backward pass, to inputs and parameters."""
+    for leaf in leaves:
+        leaf.requires_grad_()
     gradients: list[Tensor] = []
 
     def run() -> None:

@@ -6,7 +6,7 @@ import argparse
 from statistics import median
 from typing import Any
 
-from benchmarks.table import Table
+from benchmarks.table import Table, ratio
 from benchmarks.timing import machine
 from flatten_dense.profiling import Case, alternating_passes
 
@@ -18,11 +18,18 @@ def backbone(options: argparse.Namespace) -> list[dict[str, Any]]:
     print(
         f"{machine(options.threads, options.device)}; {options.model}, {options.batch_size} image(s), bfloat16 by "
         f"autocast. Each in a process of its own; medians of {options.repetitions} alternating passes after "
-        f"{options.warm_up}. Peak: most memory of a pass above the loaded model and images. Bound: how much faster than "
-        f"the reference a model would be whose Linear layers were its only cost."
+        f"{options.warm_up}. Peak: most memory of a pass above the loaded model and images. Bound: how much faster "
+        f"than the reference a model would be whose Linear layers were its only cost."
     )
     table = Table(
-        {"side": "d", "dtype": "", "ms": ".1f", "reference, ms": ".1f", "times as fast": ".2f", "Linear alone, ms": ".1f"}
+        {
+            "side": "d",
+            "dtype": "",
+            "ms": ".1f",
+            "reference, ms": ".1f",
+            "times as fast": ".2f",
+            "Linear alone, ms": ".1f",
+        }
         | {"bound": ".2f", "peak, MiB": ".0f", "reference, MiB": ".0f", "share of its peak": ".2f"}
     )
     for dtype in options.dtypes:
@@ -37,7 +44,7 @@ def backbone(options: argparse.Namespace) -> list[dict[str, Any]]:
             )
             peak, reference_peak = (max(one.peak for one in passes) / MIB for passes in (ours, reference))
             speeds = reference_ms, reference_ms / ms, linear_ms, reference_ms / linear_ms
-            table.add(side, dtype, ms, *speeds, peak, reference_peak, peak / reference_peak)
+            table.add(side, dtype, ms, *speeds, peak, reference_peak, ratio(peak, reference_peak))
     return table.rows
 
 

@@ -27,10 +27,10 @@ def floor(options: argparse.Namespace) -> list[dict[str, Any]]:
     listed = listed_bandwidth(options.device)
     tokens = options.side**2
     print(
-        f"{machine(options.threads, options.device)}; {tokens} tokens, {options.batch_size} image(s), bfloat16, heads of "
+        f"{machine(options.threads, options.device)}; {tokens} tokens, batch {options.batch_size}, bfloat16, heads of "
         f"{HEAD_SIZE}; medians of {options.repetitions} passes with cold caches. This GPU copies at {copied / 1e9:.0f} "
         f"GB/s; its memory is listed at {'an unknown number of' if listed is None else f'{listed / 1e9:.0f}'} GB/s. "
-        f"Floor: {FORWARD_TENSORS} tensors of a forward, {TRAINING_TENSORS} of a forward and backward pass at that speed."
+        f"Floor: {FORWARD_TENSORS} tensors of a forward, {TRAINING_TENSORS} with a backward pass, at such a speed."
     )
     table = Table(
         {"pass": "", "C": "d", "us": ".1f", "MB": ".1f", "GFLOP": ".2f", "GB/s": ".0f"}

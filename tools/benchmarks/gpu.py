@@ -41,7 +41,7 @@ PARTS: Mapping[str, tuple[Callable[[argparse.Namespace], list[dict[str, Any]]], 
 
 
 def gpu(options: argparse.Namespace) -> dict[str, Any]:
-    """On a CUDA machine: Triton's forms against the naive one, their share of the memory-bound floor, and all models."""
+    """On a CUDA machine: Triton's form against the naive one, its share of the memory-bound floor, and all models."""
     if not torch.cuda.is_available():
         raise SystemExit(
             "no CUDA device here: run this on a machine with one, with a PyTorch build that finds it "
@@ -57,7 +57,7 @@ def run_parts(
     """Run benchmarks one after another and write what they measured after each.
 
     Args:
-        options: ``device``, ``threads``, ``batch_size``, ``repetitions``, ``warm_up`` for all of them; ``output``, a file.
+        options: ``device``, ``threads``, ``batch_size``, ``repetitions``, ``warm_up`` for all; ``output``, a file.
         parts: title to benchmark and its own options.
     """
     results: dict[str, Any] = {"machine": machine(options.threads, options.device)}

@@ -19,7 +19,7 @@ GIB = 2**30
 def growth(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Time and memory of a backbone over the side of its image, and the exponents of their growth with the pixels."""
     print(
-        f"{machine(options.threads, options.device)}; {options.model}, one image, {options.dtype}. Each size in a fresh "
+        f"{machine(options.threads, options.device)}; {options.model}, one image, {options.dtype}. Each size in a new "
         f"process; medians of up to {options.repetitions} passes, as many as start within {options.seconds} s, after "
         f"one. Peak: most memory of a pass above the loaded model and image; in all: with these."
     )
@@ -39,9 +39,7 @@ def measure(side: int, options: argparse.Namespace) -> tuple[float, int, int]:
         side: of the square image.
         options: the benchmark's.
     """
-    case = Case(
-        options.model, (side, side), dtype=options.dtype, device=options.device, threads=options.threads
-    )
+    case = Case(options.model, (side, side), dtype=options.dtype, device=options.device, threads=options.threads)
     with FreshModel(case) as model:
         first = model.run()
         passes = [model.run()]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
-from benchmarks.table import Table
+from benchmarks.table import Table, ratio
 from benchmarks.timing import machine
 from flatten_dense.commands.published import PUBLISHED
 from flatten_dense.profiling import Case, alternating_passes
@@ -56,9 +56,9 @@ def siblings(options: argparse.Namespace) -> list[dict[str, Any]]:
     """FLatten models beside the softmax models of the same size: evaluation, time and memory."""
     os.environ.setdefault("TIMM_FUSED_ATTN", "2")  # fused attention in timm's Swin, too, which is off by itself
     print(
-        f"{machine(options.threads, options.device)}; {options.dtype}, {options.batch_size} image(s). Each in a process of "
-        f"its own; medians of {options.repetitions} alternating passes after {options.warm_up}. Peak: most memory of a "
-        f"pass above the loaded model and images."
+        f"{machine(options.threads, options.device)}; {options.dtype}, {options.batch_size} image(s). Each in a "
+        f"process of its own; medians of {options.repetitions} alternating passes after {options.warm_up}. Peak: most "
+        f"memory of a pass above the loaded model and images."
     )
     table = Table(
         {"FLatten": "", "side": "d", "ms": ".1f", "softmax sibling": "", "its ms": ".1f", "FLatten / softmax": ".2f"}
@@ -72,7 +72,7 @@ def siblings(options: argparse.Namespace) -> list[dict[str, Any]]:
             own_peak, their_peak = (max(one.peak for one in own) / MIB for own in passes)
             what = f"{pair.sibling} ({pair.what})"
             table.add(
-                pair.name, side, ours, what, theirs, ours / theirs, own_peak, their_peak, own_peak / their_peak
+                pair.name, side, ours, what, theirs, ours / theirs, own_peak, their_peak, ratio(own_peak, their_peak)
             )
     return table.rows
 

@@ -29,3 +29,8 @@ class Table:
         ]
         print(f"| {' | '.join(shown)} |", flush=True)
         self.rows.append(dict(zip(self.columns, cells, strict=True)))
+
+
+def ratio(own: float, other: float) -> float | None:
+    """One number over another; None where that is nothing."""
+    return own / other if other else None

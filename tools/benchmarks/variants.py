@@ -16,6 +16,8 @@ from benchmarks.reference import ReferenceBackbone
 class LinearLayers(nn.Module):
     """The Linear layers of a model alone, each with an input as large as the model gives it, and its own output.
 
+    Under autocast the inputs are in its type already.
+
     Args:
         model: one of ours.
     """
@@ -42,7 +44,9 @@ class LinearLayers(nn.Module):
                 module.register_forward_pre_hook(lambda _, args, name=name: shapes.update({name: args[0].shape}))
         with torch.no_grad():
             on_meta(images.detach().to("meta"))
-        tensors = {shape: torch.randn(shape, device=images.device) for shape in set(shapes.values())}
+        kind = images.device.type
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else images.dtype
+        tensors = {shape: torch.randn(shape, dtype=dtype, device=images.device) for shape in set(shapes.values())}
         return [(self.reference.get_submodule(name), tensors[shape]) for name, shape in shapes.items()]
 
 

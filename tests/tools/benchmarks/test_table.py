@@ -1,9 +1,4 @@
-import importlib
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))  # as for a script that lies there
-table = importlib.import_module("benchmarks.table")
+from benchmarks import table
 
 
 def test_a_table_appears_row_by_row(capsys):
@@ -23,3 +18,8 @@ def test_rows_keep_the_numbers():
     own = table.Table({"name": "", "ms": ".1f"})
     own.add("a", 1.26)
     assert own.rows == [{"name": "a", "ms": 1.26}]
+
+
+def test_a_ratio_to_nothing_is_none():
+    assert table.ratio(3, 2) == 1.5
+    assert table.ratio(3, 0) is None

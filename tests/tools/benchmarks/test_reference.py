@@ -1,17 +1,11 @@
-import importlib
-import sys
-from pathlib import Path
-
 import pytest
 import timm
 import torch
+from benchmarks import reference
 from torch import nn
 
 import flatten_dense.backbones  # noqa: F401 - registers them
 from flatten_dense.layers import FocusedLinearAttention, FusedAttention, TokenGrid
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))  # as for a script that lies there
-reference = importlib.import_module("benchmarks.reference")
 
 MODELS = [
     ("flatten_pvt_test", {}),
