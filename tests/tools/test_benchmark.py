@@ -8,6 +8,8 @@ import pytest
 import timm
 import torch
 
+from flatten_dense.profiling import Pass
+
 sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))  # as for a script that lies there
 benchmark = importlib.import_module("benchmark")
 coco, siblings, step, timing = (
@@ -16,13 +18,21 @@ coco, siblings, step, timing = (
 
 
 def test_siblings_prints_a_table(capsys, monkeypatch):
-    micro = siblings.Pair("flatten_pvt_test", "flatten_pvt_test", {"attention": "SSSS"}, "ours")
-    monkeypatch.setattr(siblings, "SIBLINGS", (micro,))
-    assert benchmark.main(["siblings", "--repetitions", "1", "--warm_up", "0", "--batch_size", "2"]) == 0
+    def passes(cases, repetitions, warm_up):
+        seconds = {"flatten_swin_tiny": 0.1, "swin_tiny_patch4_window7_224": 0.4}
+        assert cases[1].options == {"img_size": 512}
+        return [[Pass(seconds[case.name], 2**20)] * repetitions for case in cases]
+
+    monkeypatch.setattr(siblings, "alternating_passes", passes)
+    options = ["--models", "flatten_swin_tiny", "--sizes", "512", "--batch_size", "2"]
+    assert benchmark.main(["siblings", *options]) == 0
     printed = capsys.readouterr().out
-    assert "| flatten_pvt_test | " in printed
+    assert (
+        "| flatten_swin_tiny | 512 | 100.0 | swin_tiny_patch4_window7_224 (timm's) | 400.0 | 0.25 | 1 | 1 | 1.00 |"
+        in printed
+    )
     assert f"torch {torch.__version__}" in printed
-    assert "2 image(s) of 224 x 224" in printed
+    assert "2 image(s)" in printed
 
 
 @pytest.mark.parametrize("pair", siblings.SIBLINGS, ids=lambda pair: pair.name)
