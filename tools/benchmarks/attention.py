@@ -14,7 +14,7 @@ from benchmarks.reference import ReferenceAttention
 from benchmarks.table import Table
 from benchmarks.timing import alternating_medians, machine
 from flatten_dense.layers import FocusedLinearAttention, FusedAttention, TokenGrid
-from flatten_dense.ops.forms import attention_form
+from flatten_dense.ops import attention_form
 
 NATIVE_GRID = (56, 56)  # of the encoding in stage 1 of Swin at 224 pixels
 PASSES = ("inference", "training")

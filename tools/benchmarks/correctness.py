@@ -10,8 +10,8 @@ from torch import Tensor
 
 from benchmarks.table import Table
 from flatten_dense.layers import resize_token_table
+from flatten_dense.ops import attention_form
 from flatten_dense.ops.focused_linear_attention import focused_linear_attention
-from flatten_dense.ops.forms import attention_form
 from flatten_dense.ops.naive import naive_feature_map, naive_linear_attention
 
 # Largest error allowed, over the largest value: of the sums in float32, and of rounding the result to half precision.

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from benchmarks.table import Table
 from benchmarks.timing import device_seconds, machine
+from flatten_dense.ops import attention_form
 from flatten_dense.ops.focused_linear_attention import focused_linear_attention
-from flatten_dense.ops.forms import attention_form
 
 HEAD_SIZE = 32
 ENCODING_SIZE = (56, 56)
