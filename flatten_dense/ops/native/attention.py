@@ -28,32 +28,16 @@ from flatten_dense.ops.native.build import library
 _MAX_POWER = 8
 
 
-def takes(x: Tensor, num_heads: int, focusing_factor: float) -> bool:
+def supports(q: Tensor, num_heads: int, focusing_factor: float) -> bool:
     """Whether the kernels take queries ``[B, N, C]`` like these on this machine."""
     return (
-        x.device.type == "cpu"
-        and x.dtype in TYPES
-        and x.shape[2] // num_heads % LANES == 0
-        and x.numel() > 0
+        q.device.type == "cpu"
+        and q.dtype in TYPES
+        and q.shape[2] // num_heads % LANES == 0
+        and q.numel() > 0
         and focusing_factor in range(1, _MAX_POWER + 1)
         and library() is not None
     )
-
-
-def supports(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    scale: Tensor,
-    encoding: Tensor,
-    key_padding_mask: Tensor | None,
-    encoding_size: Sequence[int],
-    kv_size: Sequence[int],
-    num_heads: int,
-    focusing_factor: float,
-) -> bool:
-    """Whether the kernels take the operator's arguments on this machine."""
-    return takes(q, num_heads, focusing_factor) and k.dtype == v.dtype == q.dtype and k.numel() > 0
 
 
 class Sums(NamedTuple):

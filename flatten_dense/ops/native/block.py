@@ -25,7 +25,7 @@ from flatten_dense.ops.native.arguments import (
     shape,
     table,
 )
-from flatten_dense.ops.native.attention import Sums, takes
+from flatten_dense.ops.native.attention import Sums, supports
 from flatten_dense.ops.native.build import library
 from flatten_dense.ops.native.depthwise import KERNEL_SIZES
 
@@ -60,7 +60,7 @@ def takes_mlp(x: Tensor, layer_norm: nn.Module, fc1: nn.Linear, fc2: nn.Linear) 
 
 def takes_attention(x: Tensor, convolution: nn.Conv2d, num_heads: int, focusing_factor: float) -> bool:
     """Whether :func:`attend` takes these, beside its layers."""
-    return takes(x, num_heads, focusing_factor) and convolution.weight.shape[-1] in KERNEL_SIZES
+    return supports(x, num_heads, focusing_factor) and convolution.weight.shape[-1] in KERNEL_SIZES
 
 
 def add_mlp(x: Tensor, layer_norm: nn.LayerNorm, fc1: nn.Linear, fc2: nn.Linear) -> Tensor:
