@@ -78,15 +78,13 @@ def focused_linear_attention(
     return out
 
 
-def _forward(*arguments: Any) -> tuple[Tensor, Tensor]:  # noqa: ANN401
-    arguments = _dense(arguments)
-    return choose_form(*arguments).forward(*arguments)
+def _forward(q: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:  # noqa: ANN401
+    return choose_form(q, *arguments[-2:]).forward(*_dense((q, *arguments)))
 
 
-def _backward(grad: Tensor, *saved: Any) -> tuple[Tensor, ...]:  # noqa: ANN401
-    grad, *arguments = _dense((grad, *saved))
-    form = choose_form(*arguments[:6], *arguments[7:])  # all but the context
-    return tuple(x.contiguous() for x in form.backward(grad, *arguments))  # as compilers are told
+def _backward(grad: Tensor, q: Tensor, *arguments: Any) -> tuple[Tensor, ...]:  # noqa: ANN401
+    gradients = choose_form(q, *arguments[-2:]).backward(*_dense((grad, q, *arguments)))
+    return tuple(x.contiguous() for x in gradients)  # as compilers are told
 
 
 def _dense(arguments: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -25,19 +25,7 @@ _forced = os.environ.get(VARIABLE) or None
 class Form(Protocol):
     """What the module of a form has: the operator's two functions, their arguments as in the operator's schema."""
 
-    def supports(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        scale: Tensor,
-        encoding: Tensor,
-        key_padding_mask: Tensor | None,
-        encoding_size: Sequence[int],
-        kv_size: Sequence[int],
-        num_heads: int,
-        focusing_factor: float,
-    ) -> bool:
+    def supports(self, q: Tensor, num_heads: int, focusing_factor: float) -> bool:
         """Whether it can compute these, both ways, on this machine."""
 
     def forward(
@@ -106,32 +94,20 @@ def forced_form() -> str | None:
     return _forced
 
 
-def choose_form(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    scale: Tensor,
-    encoding: Tensor,
-    key_padding_mask: Tensor | None,
-    encoding_size: Sequence[int],
-    kv_size: Sequence[int],
-    num_heads: int,
-    focusing_factor: float,
-) -> Form:
+def choose_form(q: Tensor, num_heads: int, focusing_factor: float) -> Form:
     """The fastest form that takes these tensors, or the forced one.
 
     Raises:
         ValueError: if the forced one does not.
     """
-    arguments = (q, k, v, scale, encoding, key_padding_mask, encoding_size, kv_size, num_heads, focusing_factor)
     forced = forced_form()
     if forced is None or forced == "plain":  # "plain" itself never comes here: a compiled graph from before it was set
         fast = load_form("triton" if q.is_cuda else "native")
-        if fast is not None and fast.supports(*arguments):
+        if fast is not None and fast.supports(q, num_heads, focusing_factor):
             return fast
         return _streaming()
     form = load_form(forced)
-    if form is None or not form.supports(*arguments):
+    if form is None or not form.supports(q, num_heads, focusing_factor):
         raise ValueError(
             f"attention form {forced!r} was demanded, but cannot take {q.dtype} on {q.device.type} with "
             f"{q.shape[2] // num_heads} channels per head here; leave attention_form and {VARIABLE} unset to get the "

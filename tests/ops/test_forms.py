@@ -9,12 +9,8 @@ from flatten_dense.ops.forms import choose_form, forced_form, load_form
 class Fast:
     """A form for even numbers of channels."""
 
-    def supports(self, q, *_):
+    def supports(self, q, num_heads, focusing_factor):
         return q.shape[2] % 2 == 0
-
-
-def choose(q):
-    return choose_form(q, q, q, q[:1, :1], q, None, (1, 1), (1, 1), 1, 3)
 
 
 @pytest.fixture
@@ -27,19 +23,19 @@ def loaded(monkeypatch):
 
 @pytest.mark.parametrize("channels", [2, 3])
 def test_the_fast_form_is_chosen_where_it_can(loaded, channels):
-    assert choose(torch.ones(1, 1, channels)) is (loaded if channels == 2 else streaming)
+    assert choose_form(torch.ones(1, 1, channels), 1, 3) is (loaded if channels == 2 else streaming)
 
 
 def test_without_the_fast_form_there_is_streaming(loaded):
     forms.load_form.__self__.pop("native")
-    assert choose(torch.ones(1, 1, 2)) is streaming
+    assert choose_form(torch.ones(1, 1, 2), 1, 3) is streaming
 
 
 def test_a_form_is_forced_inside_only(loaded):
     q = torch.ones(1, 1, 2)
     with attention_form("streaming"):
-        assert choose(q) is streaming
-    assert choose(q) is loaded
+        assert choose_form(q, 1, 3) is streaming
+    assert choose_form(q, 1, 3) is loaded
 
 
 def test_the_form_before_returns_after_an_error():
@@ -52,7 +48,7 @@ def test_the_form_before_returns_after_an_error():
 def test_a_forced_form_that_cannot_says_so(loaded, name):
     q = torch.ones(1, 1, 6, dtype=torch.float64)[..., ::2]
     with attention_form(name), pytest.raises(ValueError, match=rf"'{name}'.*float64 on cpu.*3 channels per head"):
-        choose(q)
+        choose_form(q, 1, 3)
 
 
 def test_an_unknown_form_is_refused():
