@@ -13,6 +13,7 @@ from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
 from flatten_dense.layers import Block, PatchEmbed, PatchMerging, Size, TokenGrid, ceil_div, resize_token_table
+from flatten_dense.layers.streaming import add_over, may_stream
 
 MIN_SIDE = 32  # pixels; the coarsest stride of the pyramids
 
@@ -63,7 +64,8 @@ class Stage(nn.Module):
         else:
             tokens, grid = self.patch_embed(x, grid)
         if self.grid_size is not None:
-            tokens = tokens + resize_token_table(self.pos_embed, self.grid_size, grid.size, grid.own_sizes)
+            table = resize_token_table(self.pos_embed, self.grid_size, grid.size, grid.own_sizes)
+            tokens = add_over(tokens, table) if may_stream(self) else tokens + table
         for block in self.blocks:
             tokens = checkpoint(block, tokens, grid) if self.grad_checkpointing else block(tokens, grid)
         return grid.to_map(tokens)

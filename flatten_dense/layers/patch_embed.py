@@ -12,7 +12,8 @@ from flatten_dense.layers.token_grid import TokenGrid
 def pad_to_whole_cells(x: Tensor, cell: int) -> Tensor:
     """Pad ``[B, C, H, W]`` with zeros at the right and bottom to multiples of ``cell``."""
     bottom, right = (-(-side // cell) * cell - side for side in x.shape[2:])
-    return F.pad(x, (0, right, 0, bottom))
+    # Padding by nothing copies, but a recorded program must not depend on whether this size needs padding.
+    return F.pad(x, (0, right, 0, bottom)) if torch.compiler.is_compiling() or bottom or right else x
 
 
 class PatchEmbed(nn.Module):
@@ -46,8 +47,10 @@ class PatchEmbed(nn.Module):
 
     def forward(self, x: Tensor, grid: TokenGrid) -> tuple[Tensor, TokenGrid]:
         """Turn ``[B, in_channels, H, W]`` of ``grid`` into tokens ``[B, N, dim]`` and their grid."""
-        maps = self.proj(pad_to_whole_cells(grid.clear(x), self.stride))
-        return self.norm(TokenGrid.to_tokens(maps)), grid.shrink(self.stride)
+        x = pad_to_whole_cells(grid.clear(x), self.stride)
+        if x.device.type == "cpu":
+            x = x.contiguous(memory_format=torch.channels_last)  # then so is the result, whose tokens lie in one piece
+        return self.norm(TokenGrid.to_tokens(self.proj(x))), grid.shrink(self.stride)
 
 
 class PatchMerging(nn.Module):

@@ -63,7 +63,9 @@ class TokenGrid(NamedTuple):
 
     def to_map(self, tokens: Tensor) -> Tensor:
         """View ``[B, N, C]`` as ``[B, C, H, W]``, in channels-last memory."""
-        return tokens.transpose(1, 2).reshape(tokens.shape[0], tokens.shape[2], *self.size)
+        # Split before turning: the other way round, torch gives a single image strides that it takes for another layout,
+        # and copies at every convolution.
+        return tokens.unflatten(1, self.size).permute(0, 3, 1, 2)
 
     @staticmethod
     def to_tokens(maps: Tensor) -> Tensor:
