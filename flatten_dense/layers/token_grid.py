@@ -63,9 +63,9 @@ class TokenGrid(NamedTuple):
 
     def to_map(self, tokens: Tensor) -> Tensor:
         """View ``[B, N, C]`` as ``[B, C, H, W]``, in channels-last memory."""
-        # Split before turning: the other way round, torch gives a single image strides that it takes for another layout,
-        # and copies at every convolution.
-        return tokens.unflatten(1, self.size).permute(0, 3, 1, 2)
+        # Split before turning: the other way round, torch takes the strides of a single image for another layout, and
+        # copies at every convolution.
+        return tokens.reshape(tokens.shape[0], *self.size, tokens.shape[2]).permute(0, 3, 1, 2)
 
     @staticmethod
     def to_tokens(maps: Tensor) -> Tensor:

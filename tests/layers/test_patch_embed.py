@@ -75,3 +75,10 @@ def test_no_norm():
 
 def test_whole_cells_are_not_padded():
     assert pad_to_whole_cells(torch.zeros(1, 1, 8, 4), 4).shape == (1, 1, 8, 4)
+
+
+@pytest.mark.parametrize("size", [(8, 12), (9, 13)])
+def test_tokens_of_images_lie_in_one_piece(size):
+    x = torch.randn(1, 3, *size)
+    embed = PatchEmbed(3, 8, 4, norm=False)
+    assert embed(x, TokenGrid.of(x))[0].is_contiguous()

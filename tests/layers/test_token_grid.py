@@ -1,5 +1,6 @@
 import pytest
 import torch
+import torch.nn.functional as F
 
 from flatten_dense.layers import TokenGrid, as_size, ceil_div
 
@@ -61,3 +62,10 @@ def test_tokens_are_row_major():
     tokens = TokenGrid.to_tokens(maps)
     assert tokens[0, :, 0].tolist() == [0, 1, 2, 3, 4, 5]
     assert torch.equal(TokenGrid.of(maps).to_map(tokens), maps)
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_a_map_of_tokens_is_channels_last_for_torch(batch):
+    maps = TokenGrid((2, 3)).to_map(torch.randn(batch, 6, 4))
+    resized = F.interpolate(maps, size=(4, 6), mode="bilinear")  # keeps the layout that it takes its input to have
+    assert TokenGrid.to_tokens(resized).is_contiguous()
