@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from flatten_dense.layers.focused_linear_attention import FocusedLinearAttention
 from flatten_dense.layers.token_grid import Size
+from flatten_dense.ops.forms import forced_form
 from flatten_dense.ops.native import block
 from flatten_dense.ops.native.arguments import Affine, Encoding
 
@@ -20,6 +21,7 @@ def can_stream_attention(x: Tensor, core: nn.Module, *layers: nn.Module) -> bool
     """Whether :func:`stream_attention` takes tokens ``[B, N, C]``, this core and these layers."""
     return (
         isinstance(core, FocusedLinearAttention)
+        and forced_form() in (None, "native")
         and block.takes_layers(x, core.dwc, *layers)
         and block.takes_attention(x, core.dwc, core.num_heads, core.focusing_factor)
         and core.scale.dtype == core.positional_encoding.dtype == x.dtype

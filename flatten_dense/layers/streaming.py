@@ -14,10 +14,12 @@ PIECE_ELSEWHERE = 2**27  # a graphics card wants large pieces; this only bounds 
 def may_stream(module: nn.Module) -> bool:
     """Whether a module may work piece by piece and overwrite what it made itself.
 
-    That is so at inference, unless the program is being recorded, or someone looks at the parts through hooks: those
-    would see pieces.
+    That is so at inference, unless the program is being recorded or counted, or someone looks at the parts through
+    hooks: those would see pieces.
     """
     if torch.is_grad_enabled() or module.training or torch.compiler.is_compiling():
+        return False
+    if torch._C._len_torch_dispatch_stack():  # a FlopCounterMode, for example
         return False
     return not any(part._forward_hooks or part._forward_pre_hooks for part in module.modules())
 

@@ -2,7 +2,15 @@ import pytest
 import torch
 from torch import nn
 
-from flatten_dense.layers import Block, ConvMlp, Mlp, TokenGrid
+from flatten_dense.layers import (
+    Block,
+    ConvMlp,
+    FocusedLinearAttention,
+    FusedAttention,
+    Mlp,
+    SoftmaxAttention,
+    TokenGrid,
+)
 
 GRID = TokenGrid((2, 3))
 
@@ -32,14 +40,19 @@ def test_stochastic_depth_leaves_whole_images_out_in_training_alone():
     assert not torch.equal(block.eval()(x, GRID), x)
 
 
-@pytest.mark.parametrize("mlp", [Mlp(4, 8), ConvMlp(4, 8)])
-def test_inference_gives_what_training_sees(mlp):
-    block = Block(4, Scale(2), mlp, drop_path=0.0, norm_eps=1e-6).eval()
-    x = torch.randn(2, 6, 4)
+@pytest.mark.parametrize("dim", [8, 32])  # 32: what compiled kernels take
+@pytest.mark.parametrize("mlp", [Mlp, ConvMlp])
+@pytest.mark.parametrize("core", [FocusedLinearAttention, SoftmaxAttention])
+def test_inference_gives_what_training_sees(mlp, core, dim):
+    attention = FusedAttention(dim, core(dim, 2) if core is SoftmaxAttention else core(dim, 2, (2, 3)))
+    block = Block(dim, attention, mlp(dim, 2 * dim), drop_path=0.5, norm_eps=1e-6).eval()
+    for parameter in block.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    x = torch.randn(2, 6, dim)
     before = x.clone()
     expected = block(x, GRID)
     with torch.inference_mode():
-        torch.testing.assert_close(block(x, GRID), expected)
+        torch.testing.assert_close(block(x, GRID), expected, rtol=1e-4, atol=1e-5)
     assert torch.equal(x, before)
 
 

@@ -2,6 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from flatten_dense.layers import (
     POOLED_GRID,
@@ -10,7 +11,10 @@ from flatten_dense.layers import (
     SoftmaxAttention,
     SpatialReductionAttention,
     TokenGrid,
+    WindowedAttention,
 )
+from flatten_dense.ops import attention_form
+from flatten_dense.ops.native.build import library
 
 
 def load_official(attention, weights):
@@ -95,3 +99,87 @@ def test_fused_projection_is_in_the_order_queries_keys_values():
     for part, tensor in enumerate(core.qkv):
         rows = slice(4 * part, 4 * part + 4)
         torch.testing.assert_close(tensor, F.linear(x, attention.qkv.weight[rows], attention.qkv.bias[rows]))
+
+
+def linear_attention(kind=FusedAttention, dim=32, heads=2, grid=(4, 5), core=None):
+    torch.manual_seed(0)
+    attention = kind(dim, core or FocusedLinearAttention(dim, heads, grid)).eval()
+    for parameter in attention.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    return attention
+
+
+@pytest.fixture
+def as_one(monkeypatch):
+    """Say whether an attention module ran its projections and its core as one."""
+
+    def ran_as_one(attention, *args):
+        called = []
+        whole = attention._attend
+        monkeypatch.setattr(attention, "_attend", lambda *args: called.append(True) or whole(*args))
+        attention(*args)
+        return not called
+
+    return ran_as_one
+
+
+@pytest.mark.parametrize("kind", [FusedAttention, SpatialReductionAttention])
+@pytest.mark.parametrize(("size", "dim", "heads"), [((4, 5), 32, 2), ((7, 3), 96, 3), ((1, 1), 64, 1)])
+def test_inference_gives_what_training_gives(kind, size, dim, heads):
+    attention, norm = linear_attention(kind, dim, heads), nn.LayerNorm(dim)
+    x, grid = torch.randn(2, size[0] * size[1], dim), TokenGrid(size)
+    expected, expected_sum = attention(x, grid), x + attention(norm(x), grid)
+    with torch.inference_mode():
+        torch.testing.assert_close(attention(x, grid), expected, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(attention.added_to(x, norm, grid), expected_sum, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.skipif(library() is None, reason="no C compiler")
+@pytest.mark.parametrize("kind", [FusedAttention, SpatialReductionAttention])
+def test_inference_runs_as_one(kind, as_one):
+    with torch.no_grad():
+        assert as_one(linear_attention(kind), torch.randn(1, 20, 32), TokenGrid((4, 5)))
+
+
+def test_training_does_not_run_as_one(as_one):
+    assert not as_one(linear_attention(), torch.randn(1, 20, 32), TokenGrid((4, 5)))
+
+
+def test_windows_do_not_run_as_one(as_one):
+    core = WindowedAttention(FocusedLinearAttention(32, 2, (2, 2)), (2, 2))
+    with torch.no_grad():
+        assert not as_one(linear_attention(core=core), torch.randn(1, 20, 32), TokenGrid((4, 5)))
+
+
+def test_padded_batches_do_not_run_as_one(as_one):
+    grid = TokenGrid.of(torch.zeros(2, 32, 4, 5), [(4, 5), (3, 2)])
+    with torch.no_grad():
+        assert not as_one(linear_attention(), torch.randn(2, 20, 32), grid)
+
+
+def test_half_precision_does_not_run_as_one(as_one):
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        assert not as_one(linear_attention(), torch.randn(1, 20, 32), TokenGrid((4, 5)))
+
+
+def test_a_demanded_form_is_not_passed_by(as_one):
+    with torch.no_grad(), attention_form("streaming"):
+        assert not as_one(linear_attention(), torch.randn(1, 20, 32), TokenGrid((4, 5)))
+
+
+def test_a_replaced_projection_is_called(as_one):
+    attention = linear_attention()
+    attention.proj = nn.Sequential(attention.proj)
+    with torch.no_grad():
+        assert not as_one(attention, torch.randn(1, 20, 32), TokenGrid((4, 5)))
+
+
+def test_counted_products_are_all_there():
+    attention, x, grid = linear_attention(), torch.randn(1, 20, 32), TokenGrid((4, 5))
+    counts = []
+    for grad in (True, False):
+        with torch.set_grad_enabled(grad), FlopCounterMode(display=False) as counter:
+            attention(x, grid)
+        counts.append(counter.get_total_flops())
+    assert counts[0] == counts[1]
+    assert counts[0] > 2 * 20 * 4 * 32 * 32

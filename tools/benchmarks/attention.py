@@ -56,7 +56,7 @@ def module_seconds(what: str, dtype: str, side: int, options: argparse.Namespace
     torch.manual_seed(0)
     module = FusedAttention(options.dim, FocusedLinearAttention(options.dim, options.heads, NATIVE_GRID))
     nn.init.normal_(module.core.positional_encoding, std=0.02)
-    module = module.to(options.device)
+    module = module.to(options.device).train(what == "training")
     reference = ReferenceAttention(module)
     grid = TokenGrid((side, side))
     x = torch.randn(options.batch_size, side * side, options.dim, device=options.device)

@@ -1,4 +1,3 @@
-import ctypes
 import logging
 import os
 
@@ -91,9 +90,3 @@ def test_a_source_that_does_not_compile_is_said(cache, one_function, caplog):
     with caplog.at_level(logging.WARNING):
         assert build.library() is None
     assert "forty_two" in caplog.text
-
-
-@needs_compiler
-def test_the_kernels_are_there(cache):
-    assert isinstance(build.library(), ctypes.CDLL)
-    assert build.library().attention_keys
