@@ -1,7 +1,7 @@
 /* Depth-wise convolution of token maps [B, H*W, C] (channels innermost), stride 1, zeros around the map.
  *
  * A tile of ROWS x COLS outputs by one vector of channels stays in registers; each input of its window is loaded once
- * and used for every output that it touches. Windows that reach beyond a side are copied into a zero-padded buffer.
+ * and used for every output that it touches.
  * Numbers are float32 or bfloat16 in memory and float32 in registers.
  */
 
@@ -27,11 +27,14 @@
 #define GROUP 3
 #endif
 #define COLS 8
-#define STRIP 32 /* columns before the next channels: neighbouring windows overlap in the L1 cache */
+#define BAND 4   /* rows whose gradients of the kernel are summed in registers */
 #define MAX_K 5
-#define MAX_WINDOW ((MAX_K + ROWS - 1) * (COLS + MAX_K - 1))
 #define INLINE static inline __attribute__((always_inline)) /* so that k and bf16 are constants inside */
+#if defined(__clang__)
+#define UNROLL _Pragma("unroll")
+#else
 #define UNROLL _Pragma("GCC unroll 16")
+#endif
 
 typedef float floats __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef uint32_t words __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
@@ -39,11 +42,11 @@ typedef uint16_t halves __attribute__((vector_size(2 * LANES), aligned(2), may_a
 
 typedef struct {
     char *data;
-    ptrdiff_t batch_stride, token_stride; /* in bytes */
+    ptrdiff_t stride; /* between tokens, in bytes */
 } tokens;
 
 typedef struct {
-    ptrdiff_t batch, height, width, channels;
+    ptrdiff_t height, width, channels;
 } shape;
 
 INLINE ptrdiff_t size_of(int bf16) { return bf16 ? 2 : 4; }
@@ -63,38 +66,40 @@ INLINE void store(char *at, floats value, int bf16) {
     }
 }
 
+INLINE floats load_float(const float *at) { return *(const floats *)at; }
+
+static ptrdiff_t larger(ptrdiff_t a, ptrdiff_t b) { return a > b ? a : b; }
+
 static ptrdiff_t smaller(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
 
-/* Point rows[i] at columns [column, column + count) of row + i, NULL for a row outside. Returns the columns' stride. */
-INLINE ptrdiff_t window(const char *map, ptrdiff_t token_stride, shape s, ptrdiff_t row, ptrdiff_t column, int row_count,
-                        int count, const char **rows, char *buffer, int bf16) {
-    const ptrdiff_t bytes = LANES * size_of(bf16);
-    const int is_inside = column >= 0 && column + count <= s.width;
-    for (int i = 0; i < row_count; i++) {
-        const char *line = map + ((row + i) * s.width + column) * token_stride;
-        rows[i] = row + i < 0 || row + i >= s.height ? NULL : is_inside ? line : buffer + i * count * bytes;
-        if (is_inside || !rows[i]) continue;
-        for (int j = 0; j < count; j++) {
-            char *cell = buffer + (i * count + j) * bytes;
-            if (column + j >= 0 && column + j < s.width) memcpy(cell, line + j * token_stride, bytes);
-            else memset(cell, 0, bytes);
-        }
-    }
-    return is_inside ? token_stride : bytes;
+/* The part of a map that a tile reads: rows, NULL for those outside, each from a column on that may lie outside. Of its
+ * columns, only those from `left` to `right` - 1 exist. */
+typedef struct {
+    const char *rows[MAX_K + ROWS - 1];
+    ptrdiff_t stride;
+    int left, right;
+} window;
+
+INLINE window window_of(tokens map, shape s, ptrdiff_t row, ptrdiff_t column, int row_count, int count) {
+    window w = {.stride = map.stride, .left = larger(0, -column), .right = smaller(count, s.width - column)};
+    UNROLL for (int i = 0; i < row_count; i++)
+        w.rows[i] = row + i < 0 || row + i >= s.height ? NULL : map.data + ((row + i) * s.width + column) * map.stride;
+    return w;
 }
 
 /* ROWS x COLS outputs at `out`, of which row_count x count are wanted. */
-INLINE void convolve_tile(const char *const *rows, ptrdiff_t stride, const float *weight, floats bias, char *out,
-                          ptrdiff_t out_row, ptrdiff_t out_stride, int row_count, int count, int k, int bf16) {
+INLINE void convolve_tile(window in, const float *weight, floats bias, char *out, ptrdiff_t out_row,
+                          ptrdiff_t out_stride, int row_count, int count, int k, int bf16) {
     floats sum[ROWS][COLS];
     UNROLL for (int r = 0; r < ROWS; r++) UNROLL for (int c = 0; c < COLS; c++) sum[r][c] = bias;
     UNROLL for (int i = 0; i < k + ROWS - 1; i++) {
-        if (!rows[i]) continue;
+        if (!in.rows[i]) continue;
         UNROLL for (int j = 0; j < COLS + k - 1; j++) {
-            const floats x = load(rows[i] + j * stride, bf16);
+            if (j < in.left || j >= in.right) continue;
+            const floats x = load(in.rows[i] + j * in.stride, bf16);
             UNROLL for (int r = 0; r < ROWS; r++) UNROLL for (int t = 0; t < k; t++)
                 if (i - r >= 0 && i - r < k && j - t >= 0 && j - t < COLS)
-                    sum[r][j - t] += x * load((const char *)(weight + ((i - r) * k + t) * LANES), 0);
+                    sum[r][j - t] += x * load_float(weight + ((i - r) * k + t) * LANES);
         }
     }
     if (row_count == ROWS && count == COLS) {
@@ -108,30 +113,28 @@ INLINE void convolve_tile(const char *const *rows, ptrdiff_t stride, const float
     }
 }
 
-/* Output rows [row, row + row_count) of one map; `out` starts at the first of them. */
-INLINE void convolve_rows(const char *map, ptrdiff_t token_stride, const float *packed, const float *bias, char *out,
-                          ptrdiff_t out_stride, shape s, ptrdiff_t row, int row_count, int k, int bf16) {
-    const char *rows[MAX_K + ROWS - 1];
-    char buffer[MAX_WINDOW * LANES * 4];
-    for (ptrdiff_t strip = 0; strip < s.width; strip += STRIP)
+/* Output rows [row, row + row_count) of one map; `out` starts at the first of them. All channels of a tile come before
+ * the next: tokens that are a power of two apart share few places in the L1 cache. */
+INLINE void convolve_rows(tokens map, const float *packed, tokens out, shape s, ptrdiff_t row, int row_count, int k,
+                          int bf16) {
+    for (ptrdiff_t column = 0; column < s.width; column += COLS)
         for (ptrdiff_t block = 0; block < s.channels / LANES; block++) {
             const ptrdiff_t offset = block * LANES * size_of(bf16);
-            for (ptrdiff_t column = strip; column < smaller(strip + STRIP, s.width); column += COLS) {
-                const ptrdiff_t stride = window(map + offset, token_stride, s, row - k / 2, column - k / 2,
-                                                k + ROWS - 1, COLS + k - 1, rows, buffer, bf16);
-                convolve_tile(rows, stride, packed + block * k * k * LANES,
-                              load((const char *)(bias + block * LANES), 0), out + offset + column * out_stride,
-                              s.width * out_stride, out_stride, row_count, smaller(COLS, s.width - column), k, bf16);
-            }
+            const tokens part = {map.data + offset, map.stride};
+            convolve_tile(window_of(part, s, row - k / 2, column - k / 2, k + ROWS - 1, COLS + k - 1),
+                          packed + block * k * k * LANES,
+                          load_float(packed + k * k * s.channels + block * LANES),
+                          out.data + offset + column * out.stride, s.width * out.stride, out.stride, row_count,
+                          smaller(COLS, s.width - column), k, bf16);
         }
 }
 
-static void convolve_rows_of(const char *map, ptrdiff_t token_stride, const float *packed, const float *bias, char *out,
-                             ptrdiff_t out_stride, shape s, ptrdiff_t row, int row_count, int k, int bf16) {
-    if (k == 5 && bf16) convolve_rows(map, token_stride, packed, bias, out, out_stride, s, row, row_count, 5, 1);
-    else if (k == 5) convolve_rows(map, token_stride, packed, bias, out, out_stride, s, row, row_count, 5, 0);
-    else if (bf16) convolve_rows(map, token_stride, packed, bias, out, out_stride, s, row, row_count, 3, 1);
-    else convolve_rows(map, token_stride, packed, bias, out, out_stride, s, row, row_count, 3, 0);
+static void convolve_rows_of(tokens map, const float *packed, tokens out, shape s, ptrdiff_t row, int row_count, int k,
+                             int bf16) {
+    if (k == 5 && bf16) convolve_rows(map, packed, out, s, row, row_count, 5, 1);
+    else if (k == 5) convolve_rows(map, packed, out, s, row, row_count, 5, 0);
+    else if (bf16) convolve_rows(map, packed, out, s, row, row_count, 3, 1);
+    else convolve_rows(map, packed, out, s, row, row_count, 3, 0);
 }
 
 ptrdiff_t depthwise_packed_size(ptrdiff_t channels, int k) { return (k * k + 1) * channels; }
@@ -149,10 +152,10 @@ void depthwise_pack(const float *weight, const float *bias, float *packed, ptrdi
 
 void depthwise_rows(const float *map, ptrdiff_t token_stride, const float *packed, float *out, ptrdiff_t height,
                     ptrdiff_t width, ptrdiff_t channels, ptrdiff_t row, int row_count, int k) {
-    const shape s = {1, height, width, channels};
+    const shape s = {height, width, channels};
     for (int done = 0; done < row_count; done += ROWS)
-        convolve_rows_of((const char *)map, token_stride * 4, packed, packed + k * k * channels,
-                         (char *)(out + done * width * channels), channels * 4, s, row + done,
+        convolve_rows_of((tokens){(char *)map, token_stride * 4}, packed,
+                         (tokens){(char *)(out + done * width * channels), channels * 4}, s, row + done,
                          smaller(ROWS, row_count - done), k, 0);
 }
 
@@ -163,7 +166,7 @@ int depthwise_forward(const void *x, ptrdiff_t x_batch, ptrdiff_t x_token, const
                       void *out, ptrdiff_t out_batch, ptrdiff_t out_token, ptrdiff_t batch, ptrdiff_t height,
                       ptrdiff_t width, ptrdiff_t channels, ptrdiff_t kernels, ptrdiff_t first, ptrdiff_t last, int k,
                       int flip, int bf16, int threads) {
-    const shape s = {batch, height, width, channels};
+    const shape s = {height, width, channels};
     float *packed = malloc(depthwise_packed_size(channels, k) * sizeof *packed);
     if (!packed) return 1;
     depthwise_pack(weight, bias, packed, channels, kernels, k, flip);
@@ -171,38 +174,40 @@ int depthwise_forward(const void *x, ptrdiff_t x_batch, ptrdiff_t x_token, const
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (ptrdiff_t i = 0; i < batch * pairs; i++) {
         const ptrdiff_t b = i / pairs, row = i % pairs * ROWS;
-        convolve_rows_of((const char *)x + b * x_batch, x_token, packed, packed + k * k * channels,
-                         (char *)out + b * out_batch + row * width * out_token, out_token, s, first + row,
-                         smaller(ROWS, last - first - row), k, bf16);
+        const tokens map = {(char *)x + b * x_batch, x_token};
+        const tokens rows = {(char *)out + b * out_batch + row * width * out_token, out_token};
+        convolve_rows_of(map, packed, rows, s, first + row, smaller(ROWS, last - first - row), k, bf16);
     }
     free(packed);
     return 0;
 }
 
-/* Add one row of the map to sums [block][k * k kernel cells and the bias][LANES]: GROUP rows of the kernel at a time. */
-INLINE void weight_gradient_row(const char *map, ptrdiff_t token_stride, const char *grad, ptrdiff_t grad_stride,
-                                float *sums, shape s, ptrdiff_t row, int k, int bf16) {
-    const char *rows[GROUP], *line[1];
-    char buffer[MAX_WINDOW * LANES * 4], grad_buffer[COLS * LANES * 4];
-    for (ptrdiff_t strip = 0; strip < s.width; strip += STRIP)
+/* Add rows [row, row + row_count) to sums [block][k * k cells of the kernel, then the bias][LANES]; GROUP rows of the
+ * kernel at a time. */
+INLINE void weight_gradient_rows(tokens map, tokens grad, float *sums, shape s, ptrdiff_t row, int row_count, int k,
+                                 int bf16) {
+    for (ptrdiff_t column = 0; column < s.width; column += COLS)
         for (ptrdiff_t block = 0; block < s.channels / LANES; block++) {
             const ptrdiff_t offset = block * LANES * size_of(bf16);
+            const tokens map_part = {map.data + offset, map.stride}, grad_part = {grad.data + offset, grad.stride};
             floats *total = (floats *)(sums + block * (k * k + 1) * LANES);
             UNROLL for (int group = 0; group < k; group += GROUP) {
                 const int group_size = k - group < GROUP ? k - group : GROUP;
                 floats sum[GROUP][MAX_K] = {0}, bias = {0};
-                for (ptrdiff_t column = strip; column < smaller(strip + STRIP, s.width); column += COLS) {
-                    const ptrdiff_t stride = window(map + offset, token_stride, s, row - k / 2 + group, column - k / 2,
-                                                    group_size, COLS + k - 1, rows, buffer, bf16);
-                    const ptrdiff_t line_stride =
-                        window(grad + offset, grad_stride, s, row, column, 1, COLS, line, grad_buffer, bf16);
+                for (ptrdiff_t r = row; r < row + row_count; r++) {
+                    const ptrdiff_t first = r - k / 2 + group;
+                    const window in = window_of(map_part, s, first, column - k / 2, group_size, COLS + k - 1);
+                    const window out = window_of(grad_part, s, r, column, 1, COLS);
                     floats g[COLS];
-                    UNROLL for (int c = 0; c < COLS; c++) g[c] = load(line[0] + c * line_stride, bf16);
-                    UNROLL for (int c = 0; c < COLS; c++) bias += g[c];
+                    UNROLL for (int c = 0; c < COLS; c++) {
+                        g[c] = c < out.right ? load(out.rows[0] + c * out.stride, bf16) : (floats){0};
+                        bias += g[c];
+                    }
                     UNROLL for (int i = 0; i < group_size; i++) {
-                        if (!rows[i]) continue;
+                        if (!in.rows[i]) continue;
                         UNROLL for (int j = 0; j < COLS + k - 1; j++) {
-                            const floats x = load(rows[i] + j * stride, bf16);
+                            if (j < in.left || j >= in.right) continue;
+                            const floats x = load(in.rows[i] + j * in.stride, bf16);
                             UNROLL for (int t = 0; t < k; t++)
                                 if (j - t >= 0 && j - t < COLS) sum[i][t] += x * g[j - t];
                         }
@@ -215,12 +220,12 @@ INLINE void weight_gradient_row(const char *map, ptrdiff_t token_stride, const c
         }
 }
 
-static void weight_gradient_row_of(const char *map, ptrdiff_t token_stride, const char *grad, ptrdiff_t grad_stride,
-                                   float *sums, shape s, ptrdiff_t row, int k, int bf16) {
-    if (k == 5 && bf16) weight_gradient_row(map, token_stride, grad, grad_stride, sums, s, row, 5, 1);
-    else if (k == 5) weight_gradient_row(map, token_stride, grad, grad_stride, sums, s, row, 5, 0);
-    else if (bf16) weight_gradient_row(map, token_stride, grad, grad_stride, sums, s, row, 3, 1);
-    else weight_gradient_row(map, token_stride, grad, grad_stride, sums, s, row, 3, 0);
+static void weight_gradient_rows_of(tokens map, tokens grad, float *sums, shape s, ptrdiff_t row, int row_count, int k,
+                                    int bf16) {
+    if (k == 5 && bf16) weight_gradient_rows(map, grad, sums, s, row, row_count, 5, 1);
+    else if (k == 5) weight_gradient_rows(map, grad, sums, s, row, row_count, 5, 0);
+    else if (bf16) weight_gradient_rows(map, grad, sums, s, row, row_count, 3, 1);
+    else weight_gradient_rows(map, grad, sums, s, row, row_count, 3, 0);
 }
 
 /* Gradients of weight [kernels, k, k] and bias [kernels], both float32; arguments as in the forward direction. */
@@ -228,18 +233,19 @@ int depthwise_weight_gradient(const void *grad, ptrdiff_t grad_batch, ptrdiff_t 
                               ptrdiff_t x_batch, ptrdiff_t x_token, float *weight, float *bias, ptrdiff_t batch,
                               ptrdiff_t height, ptrdiff_t width, ptrdiff_t channels, ptrdiff_t kernels, int k, int bf16,
                               int threads) {
-    const shape s = {batch, height, width, channels};
+    const shape s = {height, width, channels};
     const int cells = k * k + 1;
+    const ptrdiff_t bands = (height + BAND - 1) / BAND;
     float *sums = calloc(threads * channels * cells, sizeof *sums); /* of each thread */
     if (!sums) return 1;
 #pragma omp parallel num_threads(threads)
     {
         float *own = sums + omp_get_thread_num() * channels * cells;
 #pragma omp for schedule(static)
-        for (ptrdiff_t i = 0; i < batch * height; i++) {
-            const ptrdiff_t b = i / height, row = i % height;
-            weight_gradient_row_of((const char *)x + b * x_batch, x_token, (const char *)grad + b * grad_batch,
-                                   grad_token, own, s, row, k, bf16);
+        for (ptrdiff_t i = 0; i < batch * bands; i++) {
+            const ptrdiff_t b = i / bands, row = i % bands * BAND;
+            const tokens map = {(char *)x + b * x_batch, x_token}, grads = {(char *)grad + b * grad_batch, grad_token};
+            weight_gradient_rows_of(map, grads, own, s, row, smaller(BAND, height - row), k, bf16);
         }
     }
     memset(weight, 0, kernels * k * k * sizeof *weight);
