@@ -59,7 +59,7 @@ def _plain(x: Tensor, size: Sequence[int], weight: Tensor, bias: Tensor) -> Tens
             x = widen(x)
         weight, bias = widen(weight).to(x.dtype), widen(bias).to(x.dtype)
         repeats = channels // weight.shape[0]
-        maps = x.transpose(1, 2).reshape(batch, channels, *size)  # a view, channels-last
+        maps = x.reshape(batch, *size, channels).permute(0, 3, 1, 2)  # a view, channels-last
         out = F.conv2d(
             maps, weight.repeat(repeats, 1, 1, 1), bias.repeat(repeats), padding=weight.shape[-1] // 2, groups=channels
         )
@@ -111,7 +111,7 @@ def _plain_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of x, weight and bias by PyTorch's own function, which is differentiable once more."""
     (batch, _, channels), (kernels, _, k, _) = x.shape, weight.shape
-    grad_maps, maps = (tokens.transpose(1, 2).reshape(batch, channels, *size) for tokens in (grad, x))
+    grad_maps, maps = (tokens.reshape(batch, *size, channels).permute(0, 3, 1, 2) for tokens in (grad, x))
     repeated = weight.to(x.dtype).repeat(channels // kernels, 1, 1, 1)
     mask, padding = [wants_x, wants_weight, wants_weight], [k // 2, k // 2]
     grad_x, grad_weight, grad_bias = torch.ops.aten.convolution_backward(

@@ -22,7 +22,8 @@ def resize_table(table: Tensor, from_size: Sequence[int], to_size: Sequence[int]
     """
     if tuple(from_size) == tuple(to_size):
         return table
-    grid = table.transpose(1, 2).reshape(table.shape[0], -1, *from_size)
+    # Split before turning: the other way round, torch takes a single table for one of another layout, and copies.
+    grid = table.reshape(table.shape[0], *from_size, table.shape[2]).permute(0, 3, 1, 2)
     grid = F.interpolate(grid, size=tuple(to_size), mode="bilinear", align_corners=False)
     return grid.flatten(2).transpose(1, 2)
 
@@ -52,7 +53,7 @@ class BandResizer:
         if self.width == self.from_size[1]:
             return rows.flatten(0, 1)
         # One row stays one row: the height is as wanted, and only columns are interpolated.
-        maps = F.interpolate(rows.permute(2, 0, 1).unsqueeze(0), size=(stop - start, self.width), mode="bilinear")
+        maps = F.interpolate(rows.unsqueeze(0).permute(0, 3, 1, 2), size=(stop - start, self.width), mode="bilinear")
         return maps.squeeze(0).permute(1, 2, 0).reshape(-1, grid.shape[-1])
 
     def add_band_gradient(self, grad: Tensor, start: int, stop: int, into: Tensor) -> None:
@@ -60,7 +61,7 @@ class BandResizer:
         rows, (height, width), channels = stop - start, self.from_size, grad.shape[-1]
         grid = grad.view(rows, self.width, channels)
         if self.width != width:
-            maps = grid.permute(2, 0, 1).unsqueeze(0)
+            maps = grid.unsqueeze(0).permute(0, 3, 1, 2)
             maps = torch.ops.aten.upsample_bilinear2d_backward(
                 maps, [rows, self.width], [1, channels, rows, width], False, None, None
             )

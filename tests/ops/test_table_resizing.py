@@ -47,3 +47,7 @@ def test_gradients_of_bands_make_up_that_of_the_table(from_size, to_size):
         stop = min(at + 2, to_size[0])
         resizer.add_band_gradient(weight[at:stop].view(-1, C), at, stop, got)
     torch.testing.assert_close(got, table.grad, rtol=1e-12, atol=1e-14)
+
+
+def test_a_stretched_table_lies_in_one_piece():
+    assert resize_table(torch.randn(1, 6, 4), (2, 3), (4, 6)).is_contiguous()

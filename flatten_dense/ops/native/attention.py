@@ -201,7 +201,7 @@ def _encoding_gradient(dk: Tensor, encoding: Tensor, encoding_size: Sequence[int
     if encoding.shape[0] == 1:
         wide = wide.sum(dim=0, keepdim=True) if wide.shape[0] > 1 else wide
     if tuple(encoding_size) != tuple(kv_size):
-        maps = wide.transpose(1, 2).reshape(1, -1, *kv_size)
+        maps = wide.reshape(1, *kv_size, wide.shape[2]).permute(0, 3, 1, 2)
         size = [1, maps.shape[1], *encoding_size]
         grad: Tensor = torch.ops.aten.upsample_bilinear2d_backward(maps, list(kv_size), size, False)
         wide = grad.flatten(2).transpose(1, 2)
