@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flatten_dense.layers.focused_linear_attention import FocusedLinearAttention
+from flatten_dense.layers.lepe import LocallyEnhancedAttention
 from flatten_dense.layers.patch_embed import pad_to_whole_cells
 from flatten_dense.layers.streamed_attention import can_stream_attention, stream_attention
 from flatten_dense.layers.streaming import add_over, may_stream
@@ -48,7 +49,7 @@ class ProjectedAttention(nn.Module):
         if not qkv or torch.is_autocast_enabled(x.device.type) or not can_stream_attention(x, self.core, *layers):
             return None
         parts = [part for layer in qkv for part in Affine.of(layer, layer.out_features // layer.in_features)]
-        core = cast(FocusedLinearAttention, self.core)
+        core = cast(FocusedLinearAttention | LocallyEnhancedAttention, self.core)
         return stream_attention(x, cast(nn.LayerNorm | None, norm), parts, core, self.proj, grid.size, residual)
 
     def _attend(self, x: Tensor, grid: TokenGrid) -> Tensor:

@@ -7,10 +7,13 @@ forgotten while they lie in the processor's cache.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flatten_dense.layers.focused_linear_attention import FocusedLinearAttention
+from flatten_dense.layers.lepe import LocallyEnhancedAttention
 from flatten_dense.layers.token_grid import Size
 from flatten_dense.ops.forms import forced_form
 from flatten_dense.ops.native import block
@@ -19,12 +22,13 @@ from flatten_dense.ops.native.arguments import Affine, Encoding
 
 def can_stream_attention(x: Tensor, core: nn.Module, *layers: nn.Module) -> bool:
     """Whether :func:`stream_attention` takes tokens ``[B, N, C]``, this core and these layers."""
+    inner, around = (core.core, [core.lepe]) if isinstance(core, LocallyEnhancedAttention) else (core, [])
     return (
-        isinstance(core, FocusedLinearAttention)
+        isinstance(inner, FocusedLinearAttention)
         and forced_form() in (None, "native")
-        and block.takes_layers(x, core.dwc, *layers)
-        and block.takes_attention(x, core.dwc, core.num_heads, core.focusing_factor)
-        and core.scale.dtype == core.positional_encoding.dtype == x.dtype
+        and block.takes_layers(x, inner.dwc, *around, *layers)
+        and block.takes_attention(x, inner.dwc.weight, inner.num_heads, inner.focusing_factor)
+        and inner.scale.dtype == inner.positional_encoding.dtype == x.dtype
     )
 
 
@@ -32,7 +36,7 @@ def stream_attention(
     x: Tensor,
     norm: nn.LayerNorm | None,
     qkv: Sequence[Affine],
-    core: FocusedLinearAttention,
+    core: FocusedLinearAttention | LocallyEnhancedAttention,
     proj: nn.Linear,
     size: Size,
     residual: bool,
@@ -51,8 +55,19 @@ def stream_attention(
     Returns:
         ``[B, N, C]``.
     """
-    encoding = Encoding(core.positional_encoding, core.grid_size, size)
+    inner = core if isinstance(core, FocusedLinearAttention) else cast(FocusedLinearAttention, core.core)
+    encoding = Encoding(inner.positional_encoding, inner.grid_size, size)
     (back,) = Affine.of(proj)
     return block.attend(
-        x, norm, qkv, back, core.dwc, core.scale, encoding, core.num_heads, core.focusing_factor, residual
+        x, norm, qkv, back, _convolution(core), inner.scale, encoding, inner.num_heads, inner.focusing_factor, residual
     )
+
+
+def _convolution(core: FocusedLinearAttention | LocallyEnhancedAttention) -> Affine:
+    """That of the values by the core; with one around the core, both as one."""
+    if isinstance(core, FocusedLinearAttention):
+        return Affine(core.dwc.weight, cast(Tensor, core.dwc.bias))
+    inner, outer = _convolution(cast(FocusedLinearAttention, core.core)), core.lepe
+    heads, wider = outer.weight.shape[0] // inner.weight.shape[0], (inner.weight.shape[3] - outer.weight.shape[3]) // 2
+    weight = inner.weight.repeat(heads, 1, 1, 1) + F.pad(outer.weight, [wider] * 4)
+    return Affine(weight, inner.bias.repeat(heads) + cast(Tensor, outer.bias))

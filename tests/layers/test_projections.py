@@ -8,6 +8,7 @@ from flatten_dense.layers import (
     POOLED_GRID,
     FocusedLinearAttention,
     FusedAttention,
+    LocallyEnhancedAttention,
     SoftmaxAttention,
     SpatialReductionAttention,
     TokenGrid,
@@ -139,6 +140,23 @@ def test_inference_gives_what_training_gives(kind, size, dim, heads):
 def test_inference_runs_as_one(kind, as_one):
     with torch.no_grad():
         assert as_one(linear_attention(kind), torch.randn(1, 20, 32), TokenGrid((4, 5)))
+
+
+@pytest.mark.parametrize("kernel_size", [3, 5])
+def test_inference_with_the_locally_enhanced_encoding_gives_what_training_gives(kernel_size):
+    core = FocusedLinearAttention(32, 2, (4, 5), kernel_size=kernel_size)
+    attention = linear_attention(core=LocallyEnhancedAttention(core, 32))
+    x, grid = torch.randn(2, 20, 32), TokenGrid((4, 5))
+    expected = attention(x, grid)
+    with torch.inference_mode():
+        torch.testing.assert_close(attention(x, grid), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.skipif(library() is None, reason="no C compiler")
+def test_the_locally_enhanced_encoding_runs_with_the_rest_as_one(as_one):
+    attention = linear_attention(core=LocallyEnhancedAttention(FocusedLinearAttention(32, 2, (4, 5)), 32))
+    with torch.no_grad():
+        assert as_one(attention, torch.randn(1, 20, 32), TokenGrid((4, 5)))
 
 
 def test_training_does_not_run_as_one(as_one):

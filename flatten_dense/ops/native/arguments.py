@@ -75,11 +75,11 @@ class _Around(ctypes.Structure):
 
 
 class Affine(NamedTuple):
-    """A linear layer, or a part of one.
+    """A linear layer, a part of one, or a convolution.
 
     Attributes:
-        weight: ``[out, in]``, dense.
-        bias: ``[out]``.
+        weight: ``[out, in]`` or ``[D, 1, k, k]``, dense.
+        bias: ``[out]`` or ``[D]``.
     """
 
     weight: Tensor
@@ -136,10 +136,9 @@ def linear(layer: Affine) -> ctypes.Structure:
     return _Linear(layer.weight.data_ptr(), layer.bias.data_ptr(), depth, width)
 
 
-def around(convolution: nn.Conv2d, size: Sequence[int], residual: bool) -> ctypes.Structure:
+def around(convolution: Affine, size: Sequence[int], residual: bool) -> ctypes.Structure:
     """The convolution of the values ``[D, 1, k, k]`` over a map of ``size``, and whether the input is added."""
-    weight, bias = convolution.weight, convolution.bias
-    assert bias is not None
+    weight, bias = convolution
     return _Around(weight.data_ptr(), bias.data_ptr(), weight.shape[0], weight.shape[3], *size, residual)
 
 

@@ -58,9 +58,9 @@ def takes_mlp(x: Tensor, layer_norm: nn.Module, fc1: nn.Linear, fc2: nn.Linear) 
     return takes_layers(x, layer_norm, fc1, fc2) and fc1.out_features % LANES == 0 and x.is_contiguous()
 
 
-def takes_attention(x: Tensor, convolution: nn.Conv2d, num_heads: int, focusing_factor: float) -> bool:
+def takes_attention(x: Tensor, kernels: Tensor, num_heads: int, focusing_factor: float) -> bool:
     """Whether :func:`attend` takes these, beside its layers."""
-    return supports(x, num_heads, focusing_factor) and convolution.weight.shape[-1] in KERNEL_SIZES
+    return supports(x, num_heads, focusing_factor) and kernels.shape[-1] in KERNEL_SIZES
 
 
 def add_mlp(x: Tensor, layer_norm: nn.LayerNorm, fc1: nn.Linear, fc2: nn.Linear) -> Tensor:
@@ -87,7 +87,7 @@ def attend(
     layer_norm: nn.LayerNorm | None,
     qkv: Sequence[Affine],
     proj: Affine,
-    convolution: nn.Conv2d,
+    convolution: Affine,
     scale: Tensor,
     encoding: Encoding,
     num_heads: int,
@@ -104,7 +104,8 @@ def attend(
         layer_norm: over C; None for none.
         qkv: projections from C to C.
         proj: from C to C.
-        convolution: depth-wise, ``[D, 1, k, k]``, k = 3 or 5; its kernels are shared by all heads.
+        convolution: depth-wise, of the values; weight ``[D, 1, k, k]``, k = 3 or 5, and bias ``[D]``. Channel c uses
+            kernel c % D.
         scale: ``[1, 1, C]`` before the softplus.
         encoding: added to the keys; its ``size`` is that of the map.
         num_heads: G.

@@ -97,7 +97,7 @@ def test_attention_equals_its_layers(size, table_size, channels, heads, kernel_s
             norm if with_norm else None,
             Affine.of(qkv, 3),
             *Affine.of(proj),
-            conv,
+            Affine(conv.weight, conv.bias),
             scale,
             Encoding(table, table_size, size),
             heads,
@@ -113,7 +113,16 @@ def test_attention_equals_its_layers(size, table_size, channels, heads, kernel_s
 def test_the_number_of_threads_changes_nothing_but_rounding():
     layers, _, scale, table, x = attention_case((9, 33), (4, 4), 96, 3)
     norm, qkv, proj, conv = layers
-    rest = Affine.of(qkv, 3), *Affine.of(proj), conv, scale, Encoding(table, (4, 4), (9, 33)), 3, 3, True
+    rest = (
+        Affine.of(qkv, 3),
+        *Affine.of(proj),
+        Affine(conv.weight, conv.bias),
+        scale,
+        Encoding(table, (4, 4), (9, 33)),
+        3,
+        3,
+        True,
+    )
     threads, outs = torch.get_num_threads(), []
     try:
         for count in (1, 3):
