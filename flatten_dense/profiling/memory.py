@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import sys
 from pathlib import Path
 
@@ -35,6 +36,7 @@ class PeakMemory:
             torch.cuda.synchronize(device)
             torch.cuda.reset_peak_memory_stats(device)
         else:
+            _give_back_unused()
             with contextlib.suppress(OSError):
                 _CLEAR_REFS.write_text("5")  # sets the peak of resident memory to what is resident now
         self.resting = self._peak()
@@ -72,6 +74,12 @@ def available_memory(device: torch.device) -> int | None:
     found = [_kibibytes(meminfo, "MemAvailable") if meminfo.exists() else None, *_left_in_container()]
     known = [number for number in found if number is not None]
     return min(known) if known else None
+
+
+def _give_back_unused() -> None:
+    """Let the C library return to the system what was freed, so that a pass does not live on it unseen."""
+    with contextlib.suppress(OSError, AttributeError):  # another library than glibc
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _left_in_container() -> list[int]:

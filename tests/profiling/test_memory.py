@@ -24,6 +24,17 @@ def test_what_was_taken_before_does_not_count():
     assert PeakMemory(CPU).read() < 8 * MEBIBYTE
 
 
+@needs_linux
+def test_what_was_freed_before_counts_when_it_is_taken_again():
+    def take():
+        return len([torch.ones(2**14, dtype=torch.uint8) for _ in range(64 * 64)])
+
+    take()  # tensors small enough for the C library to keep them when they are freed
+    peak = PeakMemory(CPU)
+    take()
+    assert peak.read() > 48 * MEBIBYTE
+
+
 def test_without_setting_back_earlier_peaks_hide_smaller_ones(monkeypatch, tmp_path):
     monkeypatch.setattr(memory, "_CLEAR_REFS", tmp_path / "missing" / "clear_refs")
     torch.ones(64 * MEBIBYTE, dtype=torch.uint8)

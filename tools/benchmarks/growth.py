@@ -50,13 +50,13 @@ def measure(side: int, options: argparse.Namespace) -> tuple[float, int, int]:
 
 
 def exponent(rows: list[dict[str, Any]], name: str) -> float:
-    """Of the growth of a column with the pixels, by least squares of the logarithms; NaN where nothing was measured.
+    """Of the growth of a column with the pixels, by least squares of the logarithms; NaN without two measured sizes.
 
     Args:
         rows: with a ``side`` each.
         name: of the column.
     """
     pixels, values = [row["side"] ** 2 for row in rows], [row[name] for row in rows]
-    if min(values) <= 0:
+    if len(rows) < 2 or min(values) <= 0:
         return float("nan")
     return float(np.polyfit(np.log(pixels), np.log(values), 1)[0])
