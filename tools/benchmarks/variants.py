@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, NamedTuple
 
 import timm
 import torch
@@ -14,9 +14,9 @@ from benchmarks.reference import ReferenceBackbone
 
 
 class LinearLayers(nn.Module):
-    """The Linear layers of a model alone, each with an input as large as the model gives it, and its own output.
+    """The products of a model's Linear layers alone, with inputs as large as the model gives them.
 
-    Under autocast the inputs are in its type already.
+    Nothing else is paid for: outputs lie in memory that is there, and under autocast all is in its type already.
 
     Args:
         model: one of ours.
@@ -25,18 +25,19 @@ class LinearLayers(nn.Module):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.reference = ReferenceBackbone(model)
-        self.inputs: dict[torch.Size, list[tuple[nn.Module, Tensor]]] = {}
+        self.products: dict[torch.Size, list[_Product]] = {}
 
     def forward(self, images: Tensor) -> Tensor:
         """Run them all for images ``[B, 3, H, W]``; the last one's output."""
-        if images.shape not in self.inputs:
-            self.inputs[images.shape] = self._make_inputs(images)
-        for layer, x in self.inputs[images.shape]:
-            out = layer(x)
-        return out
+        if images.shape not in self.products:
+            self.products[images.shape] = self._make(images)
+        with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
+            for product in self.products[images.shape]:
+                product.run()
+        return product.out
 
-    def _make_inputs(self, images: Tensor) -> list[tuple[nn.Module, Tensor]]:
-        """Each layer with its input, one tensor for all of a shape."""
+    def _make(self, images: Tensor) -> list[_Product]:
+        """Those of each layer; layers with inputs or outputs of one shape share them."""
         shapes: dict[str, torch.Size] = {}
         on_meta = copy.deepcopy(self.reference).to("meta")
         for name, module in on_meta.named_modules():
@@ -46,8 +47,36 @@ class LinearLayers(nn.Module):
             on_meta(images.detach().to("meta"))
         kind = images.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else images.dtype
-        tensors = {shape: torch.randn(shape, dtype=dtype, device=images.device) for shape in set(shapes.values())}
-        return [(self.reference.get_submodule(name), tensors[shape]) for name, shape in shapes.items()]
+        tensors: dict[tuple[int, int], Tensor] = {}
+
+        def tensor(rows: int, columns: int) -> Tensor:
+            if (rows, columns) not in tensors:
+                tensors[rows, columns] = torch.randn(rows, columns, dtype=dtype, device=images.device)
+            return tensors[rows, columns]
+
+        products = []
+        for name, shape in shapes.items():
+            layer = self.reference.get_submodule(name)
+            rows = shape[:-1].numel()
+            bias = None if layer.bias is None else layer.bias.detach().to(dtype)
+            x, out = tensor(rows, layer.in_features), tensor(rows, layer.out_features)
+            # A square layer would read what it writes.
+            out = torch.empty_like(x) if out is x else out
+            products.append(_Product(x, layer.weight.detach().to(dtype).t(), bias, out))
+        return products
+
+
+class _Product(NamedTuple):
+    x: Tensor
+    weight: Tensor
+    bias: Tensor | None
+    out: Tensor
+
+    def run(self) -> None:
+        if self.bias is None:
+            torch.mm(self.x, self.weight, out=self.out)
+        else:
+            torch.addmm(self.bias, self.x, self.weight, out=self.out)
 
 
 @register_model

@@ -1,3 +1,4 @@
+import pytest
 import timm
 import torch
 from benchmarks import variants  # noqa: F401 - registers them
@@ -11,23 +12,35 @@ def test_the_reference_order_is_a_model_of_timm():
     assert model(torch.zeros(1, 3, 64, 64)).shape == (1, 7)
 
 
-def test_linear_layers_get_inputs_as_in_the_model():
-    model = timm.create_model("linear_layers", of="flatten_pvt_test")
+def test_linear_layers_are_all_there_with_inputs_as_in_the_model():
+    model = timm.create_model("linear_layers", of="flatten_pvt_test").eval()
     images = torch.zeros(2, 3, 40, 72)
-    model(images)
-    seen = {}
-    for name, module in model.reference.named_modules():
+    seen = []
+    for module in model.reference.modules():
         if isinstance(module, nn.Linear):
-            module.register_forward_pre_hook(lambda _, args, name=name: seen.setdefault(name, []).append(args[0].shape))
+            module.register_forward_hook(lambda _, args, out: seen.append((args[0].numel(), out.numel())))
     model.reference(images)
+    in_model = list(seen)
     model(images)
-    assert len(seen) == 4 * 5 + 1
-    assert all(in_model == alone for in_model, alone in seen.values())
+    assert [(product.x.numel(), product.out.numel()) for product in model.products[images.shape]] == in_model
 
 
-def test_linear_layers_alone_get_half_precision_under_autocast():
+@pytest.mark.parametrize("name", ["flatten_pvt_test", "flatten_swin_test"], ids=["bias", "without_bias"])
+def test_a_product_is_that_of_the_layer(name):
+    model = timm.create_model("linear_layers", of=name)
+    images = torch.zeros(1, 3, 64, 64)
+    model(images)
+    layers = {layer.weight.data_ptr(): layer for layer in model.reference.modules() if isinstance(layer, nn.Linear)}
+    for product in model.products[images.shape]:
+        product.run()
+        expected = layers[product.weight.data_ptr()](product.x)
+        torch.testing.assert_close(product.out, expected)
+
+
+def test_products_are_in_half_precision_under_autocast():
     model = timm.create_model("linear_layers", of="flatten_pvt_test")
     images = torch.zeros(1, 3, 64, 64)
     with torch.autocast("cpu", torch.bfloat16):
         model(images)
-    assert {x.dtype for _, x in model.inputs[images.shape]} == {torch.bfloat16}
+    tensors = [tensor for product in model.products[images.shape] for tensor in product]
+    assert {tensor.dtype for tensor in tensors} == {torch.bfloat16}
