@@ -28,9 +28,9 @@ def load_tile(
     columns: tl.tensor,
     column_ok: tl.tensor,
 ) -> tl.tensor:
-    """A tile in float32, zero outside. Rows are counted in 64 bits: N * C may pass 2^31."""
+    """A tile, zero outside. Rows are counted in 64 bits: N * C may pass 2^31."""
     pointers = source + rows.to(tl.int64)[:, None] * stride + columns[None, :]
-    return tl.load(pointers, mask=row_ok[:, None] & column_ok[None, :], other=0.0).to(tl.float32)
+    return tl.load(pointers, mask=row_ok[:, None] & column_ok[None, :], other=0.0)
 
 
 @triton.jit
@@ -68,8 +68,8 @@ def load_encoded(
     C: tl.constexpr,
     ENCODING: tl.constexpr,
 ) -> tl.tensor:
-    """A tile of keys with its encoding, read from the table where the grids agree, else from the four rows around."""
-    tile = load_tile(x, stride, tokens, row_ok, columns, column_ok)
+    """A tile in float32, with its encoding if it is one of keys: read from the table where the grids agree, else from the four rows around."""
+    tile = load_tile(x, stride, tokens, row_ok, columns, column_ok).to(tl.float32)
     if ENCODING == SAME_GRID:
         tile += load_tile(table, C, tokens, row_ok, columns, column_ok)
     elif ENCODING == STRETCHED:
@@ -81,13 +81,68 @@ def load_encoded(
         lower = tl.minimum(top + 1, table_height - 1) * table_width
         right = tl.minimum(left + 1, table_width - 1)
         across = (column - left)[:, None]
-        first = load_tile(table, C, upper + left, row_ok, columns, column_ok)
+        first = load_tile(table, C, upper + left, row_ok, columns, column_ok).to(tl.float32)
         second = load_tile(table, C, upper + right, row_ok, columns, column_ok)
         above = first + (second - first) * across
-        first = load_tile(table, C, lower + left, row_ok, columns, column_ok)
+        first = load_tile(table, C, lower + left, row_ok, columns, column_ok).to(tl.float32)
         second = load_tile(table, C, lower + right, row_ok, columns, column_ok)
         tile += above + (first + (second - first) * across - above) * (row - top)[:, None]
     return tile
+
+
+@triton.jit
+def split(x: tl.tensor, DTYPE: tl.constexpr) -> tuple[tl.tensor, tl.tensor]:
+    """Two numbers of a narrow type whose sum is ``x`` to twice that type's digits."""
+    high = x.to(DTYPE)
+    return high, (x - high.to(tl.float32)).to(DTYPE)
+
+
+@triton.jit
+def times_state(tile: tl.tensor, high: tl.tensor, low: tl.tensor, PRECISION: tl.constexpr) -> tl.tensor:
+    """A tile as it was loaded times the state of a head, which is ``high + low`` where products are split."""
+    if PRECISION == "split":
+        return tl.dot(tile, low, tl.dot(tile, high))
+    else:
+        return tl.dot(tile.to(tl.float32), high, input_precision=PRECISION)
+
+
+@triton.jit
+def map_times_state(p: tl.tensor, high: tl.tensor, low: tl.tensor, PRECISION: tl.constexpr) -> tl.tensor:
+    """The same for a tile that was computed in float32."""
+    if PRECISION == "split":
+        p_high, p_low = split(p, high.dtype)
+        return tl.dot(p_low, high, tl.dot(p_high, low, tl.dot(p_high, high)))
+    else:
+        return tl.dot(p, high, input_precision=PRECISION)
+
+
+@triton.jit
+def add_outer(total: tl.tensor, p: tl.tensor, tile: tl.tensor, PRECISION: tl.constexpr) -> tl.tensor:
+    """Total + p^T tile, for p in float32 and a tile as it was loaded."""
+    if PRECISION == "split":
+        p_high, p_low = split(p, tile.dtype)
+        return tl.dot(tl.trans(p_low), tile, tl.dot(tl.trans(p_high), tile, total))
+    else:
+        return tl.dot(tl.trans(p), tile.to(tl.float32), total, input_precision=PRECISION)
+
+
+@triton.jit
+def load_state(
+    state: tl.tensor,
+    head: tl.tensor,
+    heads: tl.tensor,
+    D: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    PRECISION: tl.constexpr,
+) -> tuple[tl.tensor, tl.tensor]:
+    """The D x D numbers of a head: ``high`` and ``low`` where products are split, else the same twice."""
+    d = tl.arange(0, BLOCK_D)
+    d_ok = d < D
+    high = load_tile(state + head * (D * D), D, d, d_ok, d, d_ok)
+    low = high
+    if PRECISION == "split":
+        low = load_tile(state + (heads + head) * (D * D), D, d, d_ok, d, d_ok)
+    return high, low
 
 
 @triton.jit

@@ -13,12 +13,16 @@ import triton.language as tl
 from flatten_dense.ops.triton_kernels.device_functions import (
     EPS,
     NO_ENCODING,
+    add_outer,
     inverse_softplus,
     load_encoded,
+    load_state,
     load_tile,
+    map_times_state,
     positive_map,
     power,
     row_norms,
+    split,
     store_tile,
 )
 
@@ -104,7 +108,7 @@ def key_state_kernel(
     ENCODING: tl.constexpr,
     PRECISION: tl.constexpr,
 ) -> None:
-    """Sums of phi(k)^T v and of phi(k) over a chunk of tokens, ``[B, G, chunks, D + 1, D]``, the keys' own sum last."""
+    """Sums of phi(k)^T v and of phi(k), its last column, over a chunk of tokens: ``[B, G, chunks, D, D + 1]``."""
     # Heads are the fastest index: they share the lines of k and v.
     head = tl.program_id(0) % G
     chunk = tl.program_id(0) // G % chunks
@@ -144,10 +148,10 @@ def key_state_kernel(
         phi = power(positive_map(x, inverse_scale, d_ok) * inverse[:, None], FACTOR) * length[:, None]
         values = load_tile(v, v_stride, tokens, row_ok, columns, d_ok)
         total += phi
-        state = tl.dot(tl.trans(phi), values, state, input_precision=PRECISION)
+        state = add_outer(state, phi, values, PRECISION)
     partial += ((image * G + head) * chunks + chunk) * (D + 1) * D
-    tl.store(partial + d[:, None] * D + d[None, :], state, mask=d_ok[:, None] & d_ok[None, :])
-    tl.store(partial + D * D + d, tl.sum(total, 0), mask=d_ok)
+    tl.store(partial + d[:, None] * (D + 1) + d[None, :], state, mask=d_ok[:, None] & d_ok[None, :])
+    tl.store(partial + d * (D + 1) + D, tl.sum(total, 0), mask=d_ok)
 
 
 @triton.jit
@@ -156,15 +160,21 @@ def sum_chunks_kernel(
     counts: tl.tensor,
     context: tl.tensor,
     state: tl.tensor,
-    M: tl.tensor,
+    mean: tl.tensor,
+    count: tl.tensor,
     chunks: tl.tensor,
+    heads: tl.tensor,
     G: tl.constexpr,
     D: tl.constexpr,
     BLOCK_CHUNKS: tl.constexpr,
     BLOCK_S: tl.constexpr,
     MASKED: tl.constexpr,
+    PRECISION: tl.constexpr,
 ) -> None:
-    """A span of the state of one head: its mean over the keys, as the context has it and as other kernels read it."""
+    """A span of a head's sums over its count of keys: the context, and apart the two things that kernels read of it.
+
+    These are the state, ``[B, G, D, D]`` or twice that where it is split, and the mean key ``[B, G, D]``.
+    """
     size = (D + 1) * D
     spans = tl.cdiv(size, BLOCK_S)
     head = (tl.program_id(0) // spans).to(tl.int64)
@@ -175,15 +185,21 @@ def sum_chunks_kernel(
     for first in range(0, chunks, BLOCK_CHUNKS):
         parts = first + tl.arange(0, BLOCK_CHUNKS)
         total += load_tile(partial, size, parts, parts < chunks, index, index_ok)
-    count = M
     if MASKED:
         count = tl.maximum(tl.load(counts + head // G).to(tl.int32), 1)
-    mean = tl.sum(total, 0) / count
-    tl.store(state + head * size + index, mean, mask=index_ok)
-    row = index // D
-    column = index % D
-    place = tl.where(row < D, row * (D + 1) + column, column * (D + 1) + D)
-    tl.store(context + head * size + place, mean, mask=index_ok)
+    value = tl.sum(total, 0) / count
+    tl.store(context + head * size + index, value, mask=index_ok)
+    row = index // (D + 1)
+    column = index % (D + 1)
+    tl.store(mean + head * D + row, value, mask=index_ok & (column == D))
+    place = head * (D * D) + row * D + column
+    index_ok &= column < D
+    if PRECISION == "split":
+        high, low = split(value, state.dtype.element_ty)
+        tl.store(state + place, high, mask=index_ok)
+        tl.store(state + tl.cast(heads, tl.int64) * (D * D) + place, low, mask=index_ok)
+    else:
+        tl.store(state + place, value, mask=index_ok)
 
 
 @triton.jit
@@ -191,10 +207,12 @@ def query_kernel(
     q: tl.tensor,
     softplus: tl.tensor,
     state: tl.tensor,
+    mean: tl.tensor,
     out: tl.tensor,
     q_batch_stride: tl.tensor,
     q_stride: tl.tensor,
     N: tl.tensor,
+    heads: tl.tensor,
     G: tl.constexpr,
     D: tl.constexpr,
     BLOCK_D: tl.constexpr,
@@ -210,7 +228,6 @@ def query_kernel(
     row_ok = tokens < N
     q += image * q_batch_stride
     out += image * N * (G * D)
-    state += image * G * (D + 1) * D
     inverse, squares, powers = row_norms(
         q, q_stride, softplus, q, 1, 1, 1, 1, tokens, row_ok, BLOCK_T, G * D, BLOCK_C, FACTOR, NO_ENCODING
     )
@@ -219,12 +236,11 @@ def query_kernel(
     d_ok = d < D
     for head in range(0, G):
         columns = head * D + d
-        x = load_tile(q, q_stride, tokens, row_ok, columns, d_ok)
+        x = load_tile(q, q_stride, tokens, row_ok, columns, d_ok).to(tl.float32)
         y = positive_map(x, inverse_softplus(softplus, columns, d_ok), d_ok)
         p = power(y * inverse[:, None], FACTOR)
-        keys_values = load_tile(state, D, d, d_ok, d, d_ok)
-        mean = tl.load(state + D * D + d, mask=d_ok, other=0.0)
-        normaliser = tl.sum(p * mean[None, :], 1) + floor
-        result = tl.dot(p, keys_values, input_precision=PRECISION) / normaliser[:, None]
+        high, low = load_state(state, image * G + head, heads, D, BLOCK_D, PRECISION)
+        mean_key = tl.load(mean + (image * G + head) * D + d, mask=d_ok, other=0.0)
+        normaliser = tl.sum(p * mean_key[None, :], 1) + floor
+        result = map_times_state(p, high, low, PRECISION) / normaliser[:, None]
         store_tile(result, out, G * D, tokens, row_ok, columns, d_ok)
-        state += (D + 1) * D

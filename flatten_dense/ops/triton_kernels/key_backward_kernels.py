@@ -1,7 +1,7 @@
 # mypy: disable-error-code="untyped-decorator, import-untyped, import-not-found"
 """Backward on the side of the keys: dv = phi(k) dKV and dk from dphi = v dKV^T + dm.
 
-``state`` holds dKV and dm, already divided by the number of keys. All heads of a tile are one program: t = dphi . phi
+``state`` and ``mean`` hold dKV and dm, already divided by the number of keys. All heads of a tile are one program: t = dphi . phi
 is over all channels, and the second pass over its heads finds the tile in the cache.
 """
 
@@ -14,11 +14,14 @@ from flatten_dense.ops.triton_kernels.device_functions import (
     focus_gradient,
     inverse_softplus,
     load_encoded,
+    load_state,
     load_tile,
+    map_times_state,
     positive_map,
     power,
     row_norms,
     store_tile,
+    times_state,
 )
 
 
@@ -30,6 +33,7 @@ def key_gradient_kernel(
     softplus: tl.tensor,
     table: tl.tensor,
     state: tl.tensor,
+    mean: tl.tensor,
     dk: tl.tensor,
     dv: tl.tensor,
     scale_partial: tl.tensor,
@@ -43,6 +47,7 @@ def key_gradient_kernel(
     width: tl.tensor,
     table_height: tl.tensor,
     table_width: tl.tensor,
+    heads: tl.tensor,
     G: tl.constexpr,
     D: tl.constexpr,
     BLOCK_D: tl.constexpr,
@@ -64,7 +69,6 @@ def key_gradient_kernel(
     k += image * k_batch_stride
     v += image * v_batch_stride
     table += image * table_batch_stride
-    state += image * G * (D + 1) * D
     dk += image * M * (G * D)
     dv += image * M * (G * D)
     scale_partial += tl.program_id(0).to(tl.int64) * (G * D)
@@ -108,10 +112,9 @@ def key_gradient_kernel(
         )
         values = load_tile(v, v_stride, tokens, row_ok, columns, d_ok)
         y = positive_map(x, inverse_softplus(softplus, columns, d_ok), d_ok) * inverse[:, None]
-        head_state = state + head * (D + 1) * D
-        keys_values = load_tile(head_state, D, d, d_ok, d, d_ok)
-        mean = tl.load(head_state + D * D + d, mask=d_ok, other=0.0)
-        dphi = tl.dot(values, tl.trans(keys_values), input_precision=PRECISION) + mean[None, :]
+        high, low = load_state(state, image * G + head, heads, D, BLOCK_D, PRECISION)
+        mean_key = tl.load(mean + (image * G + head) * D + d, mask=d_ok, other=0.0)
+        dphi = times_state(values, tl.trans(high), tl.trans(low), PRECISION) + mean_key[None, :]
         projection += tl.sum(power(y, FACTOR) * dphi, 1)
     projection *= length
     along_y = projection / squares
@@ -137,12 +140,11 @@ def key_gradient_kernel(
         inverse_scale = inverse_softplus(softplus, columns, d_ok)
         y = positive_map(x, inverse_scale, d_ok) * inverse[:, None]
         p = power(y, FACTOR)
-        head_state = state + head * (D + 1) * D
-        keys_values = load_tile(head_state, D, d, d_ok, d, d_ok)
-        mean = tl.load(head_state + D * D + d, mask=d_ok, other=0.0)
-        dvalues = tl.dot(p * length[:, None], keys_values, input_precision=PRECISION)
+        high, low = load_state(state, image * G + head, heads, D, BLOCK_D, PRECISION)
+        mean_key = tl.load(mean + (image * G + head) * D + d, mask=d_ok, other=0.0)
+        dvalues = map_times_state(p, high, low, PRECISION) * length[:, None]
         store_tile(dvalues, dv, G * D, tokens, inside, columns, d_ok)
-        dphi = tl.dot(values, tl.trans(keys_values), input_precision=PRECISION) + mean[None, :]
+        dphi = times_state(values, tl.trans(high), tl.trans(low), PRECISION) + mean_key[None, :]
         dy = focus_gradient(y, p, dphi * length[:, None], along_y, along_p, FACTOR)
         tl.store(scale_partial + columns, tl.sum(y * dy, 0), mask=d_ok)
         dx = tl.where((x > 0) & row_ok[:, None], dy * inverse[:, None] * inverse_scale[None, :], 0.0)

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from flatten_dense.ops.triton_kernels.forward_kernels import sum_chunks_kernel
 from flatten_dense.ops.triton_kernels.key_backward_kernels import key_gradient_kernel
 from flatten_dense.ops.triton_kernels.launching import (
     Tiles,
@@ -15,11 +14,14 @@ from flatten_dense.ops.triton_kernels.launching import (
     encoding_mode,
     launch,
     readable,
+    readable_mask,
     softplus_of,
 )
 from flatten_dense.ops.triton_kernels.query_backward_kernels import query_gradient_kernel, query_scalars_kernel
+from flatten_dense.ops.triton_kernels.summing import state_of, sum_chunks
 
-TOKENS = 64  # per tile
+KEYS = 64  # per tile
+QUERIES = 64
 FLOAT16_MAX = torch.finfo(torch.float16).max
 
 
@@ -41,69 +43,58 @@ def gradients(
     grad, q, k, v, table = (readable(x) for x in (grad, q, k, v, encoding.contiguous()))
     softplus = softplus_of(scale)
     (batch, tokens, channels), keys = q.shape, k.shape[1]
-    tiles = Tiles(channels, num_heads, q.dtype)
+    tiles = Tiles(channels, num_heads, torch.promote_types(q.dtype, v.dtype))
     head_dim, device = tiles.head_dim, q.device
-    heads = {"G": num_heads, "D": head_dim, "BLOCK_D": tiles.block_d}
-    shared = {"BLOCK_T": TOKENS, "FACTOR": focusing_factor, "PRECISION": tiles.precision}
-    masked = key_padding_mask is not None
 
-    state = context.transpose(2, 3).contiguous()
-    state[:, :, :head_dim] = context[..., :head_dim]
+    state, mean = state_of(context, tiles)
     scalars = torch.empty(3, batch, tokens, device=device)
     head_scalars = torch.empty(2, num_heads, batch, tokens, device=device)
-    strides = (grad.stride(0), grad.stride(1), q.stride(0), q.stride(1), tokens, batch * tokens)
+    strides = (*grad.stride()[:2], *q.stride()[:2], tokens, batch * num_heads)
     launch(
         query_scalars_kernel,
-        batch * -(-tokens // TOKENS),
-        (grad, q, softplus, state, scalars, head_scalars, *strides),
-        **heads,
+        batch * -(-tokens // QUERIES),
+        (grad, q, softplus, state, mean, scalars, head_scalars, *strides),
         BLOCK_C=tiles.block_c,
-        **shared,
-        num_warps=tiles.num_warps,
+        BLOCK_T=QUERIES,
+        FACTOR=focusing_factor,
+        **tiles.heads(),
+        num_warps=4,
     )
-    chunks, chunk_tokens = chunking(tokens, batch * num_heads, TOKENS, device)
-    partial = torch.empty(batch, num_heads, chunks, head_dim + 1, head_dim, device=device)
+    chunks, chunk_tokens = chunking(tokens, batch * num_heads, QUERIES, device)
+    partial = torch.empty(batch, num_heads, chunks, head_dim, head_dim + 1, device=device)
     scale_partial = torch.empty(batch * chunks, channels, device=device)
     dq = torch.empty(q.shape, dtype=q.dtype, device=device)
     launch(
         query_gradient_kernel,
         batch * num_heads * chunks,
-        (grad, q, softplus, state, scalars, head_scalars, dq, partial, scale_partial, *strides, chunks, chunk_tokens),
-        **heads,
-        **shared,
-        num_warps=tiles.num_warps,
+        (
+            *(grad, q, softplus, state, mean, scalars, head_scalars, dq, partial, scale_partial),
+            *(*strides, chunks, chunk_tokens),
+        ),
+        BLOCK_T=QUERIES,
+        FACTOR=focusing_factor,
+        **tiles.heads(),
+        num_warps=8,
     )
-    counts = (~key_padding_mask).sum(1) if key_padding_mask is not None else k
-    state_gradient = torch.empty_like(state)
-    launch(
-        sum_chunks_kernel,
-        batch * num_heads * -(-head_dim * (head_dim + 1) // 128),
-        (partial, counts, torch.empty_like(context), state_gradient, keys, chunks),
-        G=num_heads,
-        D=head_dim,
-        BLOCK_CHUNKS=32,
-        BLOCK_S=128,
-        MASKED=masked,
-        num_warps=4,
-    )
-    programs = batch * -(-keys // TOKENS)
-    mask = key_padding_mask.contiguous().view(torch.uint8) if key_padding_mask is not None else k
+    _, state, mean = sum_chunks(partial, tiles, keys, key_padding_mask)
+    programs = batch * -(-keys // KEYS)
     key_scale_partial = torch.empty(programs, channels, device=device)
     dk, dv = (torch.empty(x.shape, dtype=x.dtype, device=device) for x in (k, v))
     launch(
         key_gradient_kernel,
         programs,
         (
-            *(k, v, mask, softplus, table, state_gradient, dk, dv, key_scale_partial),
-            *(k.stride(0), k.stride(1), v.stride(0), v.stride(1), 0 if table.shape[0] == 1 else table.stride(0)),
-            *(keys, *kv_size, *encoding_size),
+            *(k, v, readable_mask(key_padding_mask, k), softplus, table, state, mean, dk, dv, key_scale_partial),
+            *(*k.stride()[:2], *v.stride()[:2], 0 if table.shape[0] == 1 else table.stride(0)),
+            *(keys, *kv_size, *encoding_size, batch * num_heads),
         ),
-        **heads,
         BLOCK_C=tiles.block_c,
+        BLOCK_T=KEYS,
+        FACTOR=focusing_factor,
         ENCODING=encoding_mode(encoding_size, kv_size),
-        MASKED=masked,
-        **shared,
-        num_warps=tiles.num_warps,
+        MASKED=key_padding_mask is not None,
+        **tiles.heads(),
+        num_warps=8,
     )
     # y = a / softplus(scale): the gradient of the softplus is -(sum of y dy) / softplus.
     dscale = -(scale_partial.sum(0) + key_scale_partial.sum(0)) / softplus * scale.float().flatten().sigmoid()

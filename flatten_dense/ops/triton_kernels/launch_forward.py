@@ -7,22 +7,20 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from flatten_dense.ops.triton_kernels.forward_kernels import (
-    key_lengths_kernel,
-    key_state_kernel,
-    query_kernel,
-    sum_chunks_kernel,
-)
+from flatten_dense.ops.triton_kernels.forward_kernels import key_lengths_kernel, key_state_kernel, query_kernel
 from flatten_dense.ops.triton_kernels.launching import (
     Tiles,
     chunking,
     encoding_mode,
     launch,
     readable,
+    readable_mask,
     softplus_of,
 )
+from flatten_dense.ops.triton_kernels.summing import sum_chunks
 
-TOKENS = 64  # per tile
+KEYS = 64  # per tile
+QUERIES = 128
 
 
 def attend(
@@ -41,83 +39,52 @@ def attend(
     q, k, v, encoding = (readable(x) for x in (q, k, v, encoding.contiguous()))
     softplus = softplus_of(scale)
     (batch, tokens, channels), keys = q.shape, k.shape[1]
-    tiles = Tiles(channels, num_heads, q.dtype)
+    tiles = Tiles(channels, num_heads, torch.promote_types(q.dtype, v.dtype))
     head_dim, device = tiles.head_dim, q.device
+    focus = {"FACTOR": focusing_factor, "ENCODING": encoding_mode(encoding_size, kv_size)}
     grids = (*kv_size, *encoding_size)
     table_stride = 0 if encoding.shape[0] == 1 else encoding.stride(0)
-    focus = {"FACTOR": focusing_factor, "ENCODING": encoding_mode(encoding_size, kv_size)}
-    masked = key_padding_mask is not None
-    mask = key_padding_mask.contiguous().view(torch.uint8) if key_padding_mask is not None else k
+    k_strides, v_strides = k.stride()[:2], v.stride()[:2]
 
     inverses, lengths = torch.empty(2, batch, keys, device=device).unbind()
     launch(
         key_lengths_kernel,
-        batch * -(-keys // TOKENS),
-        (k, mask, softplus, encoding, inverses, lengths, k.stride(0), k.stride(1), table_stride, keys, *grids),
+        batch * -(-keys // KEYS),
+        (
+            *(k, readable_mask(key_padding_mask, k), softplus, encoding, inverses, lengths),
+            *(*k_strides, table_stride, keys, *grids),
+        ),
         C=channels,
         BLOCK_C=tiles.block_c,
-        BLOCK_T=TOKENS,
-        MASKED=masked,
+        BLOCK_T=KEYS,
+        MASKED=key_padding_mask is not None,
         **focus,
         num_warps=4,
     )
-    chunks, chunk_tokens = chunking(keys, batch * num_heads, TOKENS, device)
-    partial = torch.empty(batch, num_heads, chunks, head_dim + 1, head_dim, device=device)
+    chunks, chunk_tokens = chunking(keys, batch * num_heads, KEYS, device)
+    partial = torch.empty(batch, num_heads, chunks, head_dim, head_dim + 1, device=device)
     launch(
         key_state_kernel,
         batch * num_heads * chunks,
         (
-            k,
-            v,
-            softplus,
-            encoding,
-            inverses,
-            lengths,
-            partial,
-            k.stride(0),
-            k.stride(1),
-            v.stride(0),
-            v.stride(1),
-            table_stride,
-            keys,
-            *grids,
-            chunks,
-            chunk_tokens,
+            *(k, v, softplus, encoding, inverses, lengths, partial),
+            *(*k_strides, *v_strides, table_stride, keys, *grids, chunks, chunk_tokens),
         ),
-        G=num_heads,
-        D=head_dim,
-        BLOCK_D=tiles.block_d,
-        BLOCK_T=TOKENS,
-        PRECISION=tiles.precision,
+        BLOCK_T=KEYS,
+        **tiles.heads(),
         **focus,
-        num_warps=tiles.num_warps,
+        num_warps=8 if tiles.block_d > 64 else 4,
     )
-    context = torch.empty(batch, num_heads, head_dim, head_dim + 1, device=device)
-    state = torch.empty(batch, num_heads, head_dim + 1, head_dim, device=device)
-    counts = (~key_padding_mask).sum(1) if key_padding_mask is not None else k
-    launch(
-        sum_chunks_kernel,
-        batch * num_heads * -(-head_dim * (head_dim + 1) // 128),
-        (partial, counts, context, state, keys, chunks),
-        G=num_heads,
-        D=head_dim,
-        BLOCK_CHUNKS=32,
-        BLOCK_S=128,
-        MASKED=masked,
-        num_warps=4,
-    )
+    context, state, mean = sum_chunks(partial, tiles, keys, key_padding_mask)
     out = torch.empty(q.shape, dtype=q.dtype, device=device)
     launch(
         query_kernel,
-        batch * -(-tokens // TOKENS),
-        (q, softplus, state, out, q.stride(0), q.stride(1), tokens),
-        G=num_heads,
-        D=head_dim,
-        BLOCK_D=tiles.block_d,
+        batch * -(-tokens // QUERIES),
+        (q, softplus, state, mean, out, *q.stride()[:2], tokens, batch * num_heads),
         BLOCK_C=tiles.block_c,
-        BLOCK_T=TOKENS,
+        BLOCK_T=QUERIES,
         FACTOR=focusing_factor,
-        PRECISION=tiles.precision,
-        num_warps=tiles.num_warps,
+        **tiles.heads(),
+        num_warps=8,
     )
     return out, context

@@ -40,7 +40,7 @@ class Tiles:
     Args:
         channels: C.
         num_heads: G.
-        dtype: of the queries; decides how exact the products are.
+        dtype: what queries, keys and values are, or promote to; decides how products are computed.
     """
 
     channels: int
@@ -60,17 +60,29 @@ class Tiles:
     @property
     def block_c(self) -> int:
         """Channels per step of a pass over rows: what leaves the fewest lanes idle, the larger one if equal."""
-        return min((128, 64, 32), key=lambda block: -(-self.channels // block) * block)
-
-    @property
-    def num_warps(self) -> int:
-        """Of the kernels that hold D x D numbers."""
-        return 8 if self.block_d > 64 else 4
+        return min((64, 32), key=lambda block: -(-self.channels // block) * block)
 
     @property
     def precision(self) -> str:
-        """Of the products, whose operands are float32: TF32 rounds no more coarsely than half precision does."""
-        return "tf32x3" if self.dtype == torch.float32 else "tf32"
+        """Of the products.
+
+        bf16 tokens are operands as they are, and what is computed in float32 is split into two bf16 numbers. float16
+        lacks the range for that; TF32 has it, and rounds no more coarsely than float16 does.
+        """
+        if self.dtype == torch.bfloat16:
+            return "split"
+        if self.dtype == torch.float16:
+            return "tf32"
+        return "tf32x3" if self.block_d <= 64 else "ieee"  # the former's operands of 128 x 128 outgrow shared memory
+
+    @property
+    def state_dtype(self) -> torch.dtype:
+        """Of the state that kernels read."""
+        return torch.bfloat16 if self.precision == "split" else torch.float32
+
+    def heads(self) -> dict[str, object]:
+        """Constants of the kernels that work head by head."""
+        return {"G": self.num_heads, "D": self.head_dim, "BLOCK_D": self.block_d, "PRECISION": self.precision}
 
 
 def power_of_two(number: int) -> int:
@@ -90,13 +102,18 @@ def chunking(tokens: int, parallel: int, block: int, device: torch.device) -> tu
     """Number of chunks, and tokens in each, for a sum over tokens that ``parallel`` programs compute side by side."""
     wanted = -(-PROGRAMS_PER_PROCESSOR * processors(device) // parallel)
     blocks = -(-tokens // block)
-    per_chunk = max(1, -(-blocks // max(1, wanted)))
+    per_chunk = -(-blocks // wanted)
     return -(-blocks // per_chunk), per_chunk * block
 
 
 def readable(x: Tensor) -> Tensor:
     """The tensor itself where its last dimension is dense, which is all that kernels ask."""
     return x if x.stride(-1) == 1 else x.contiguous()
+
+
+def readable_mask(key_padding_mask: Tensor | None, otherwise: Tensor) -> Tensor:
+    """The mask as bytes; any tensor where there is none, since a kernel's argument must be something."""
+    return otherwise if key_padding_mask is None else key_padding_mask.contiguous().view(torch.uint8)
 
 
 def softplus_of(scale: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 
 With num = p KV, den = p . m + floor (floor = 1e-6 / length) and out = num / den, the gradient g gives
 
-    u = g / den,  w = (g . out) / den:  dKV += p^T u,  dm -= p w,  length dphi = u KV^T - w m.
+    dKV += (p / den)^T g,  dm -= p w,  length dphi = (g KV^T) / den - w m  with  w = (g . out) / den.
 
 The focused map being homogeneous, t = dphi . phi is (g . out) floor / den summed over heads, and
 y dy = t (y / |y|)^2 + f (phi dphi - t (p / |p|)^2).
@@ -17,13 +17,16 @@ import triton.language as tl
 from flatten_dense.ops.triton_kernels.device_functions import (
     EPS,
     NO_ENCODING,
+    add_outer,
     focus_gradient,
     inverse_softplus,
+    load_state,
     load_tile,
     positive_map,
     power,
     row_norms,
     store_tile,
+    times_state,
 )
 
 
@@ -33,6 +36,7 @@ def query_scalars_kernel(
     q: tl.tensor,
     softplus: tl.tensor,
     state: tl.tensor,
+    mean: tl.tensor,
     scalars: tl.tensor,
     head_scalars: tl.tensor,
     grad_batch_stride: tl.tensor,
@@ -40,7 +44,7 @@ def query_scalars_kernel(
     q_batch_stride: tl.tensor,
     q_stride: tl.tensor,
     N: tl.tensor,
-    total_tokens: tl.tensor,
+    heads: tl.tensor,
     G: tl.constexpr,
     D: tl.constexpr,
     BLOCK_D: tl.constexpr,
@@ -56,10 +60,9 @@ def query_scalars_kernel(
     row_ok = tokens < N
     grad += image * grad_batch_stride
     q += image * q_batch_stride
-    state += image * G * (D + 1) * D
     scalars += image * N
     head_scalars += image * N
-    plane = tl.cast(total_tokens, tl.int64)
+    plane = tl.cast(heads // G, tl.int64) * N
     inverse, squares, powers = row_norms(
         q, q_stride, softplus, q, 1, 1, 1, 1, tokens, row_ok, BLOCK_T, G * D, BLOCK_C, FACTOR, NO_ENCODING
     )
@@ -69,20 +72,18 @@ def query_scalars_kernel(
     d_ok = d < D
     for head in range(0, G):
         columns = head * D + d
-        x = load_tile(q, q_stride, tokens, row_ok, columns, d_ok)
+        x = load_tile(q, q_stride, tokens, row_ok, columns, d_ok).to(tl.float32)
         y = positive_map(x, inverse_softplus(softplus, columns, d_ok), d_ok)
         p = power(y * inverse[:, None], FACTOR)
         g = load_tile(grad, grad_stride, tokens, row_ok, columns, d_ok)
-        keys_values = load_tile(state, D, d, d_ok, d, d_ok)
-        mean = tl.load(state + D * D + d, mask=d_ok, other=0.0)
-        inverse_normaliser = 1.0 / (tl.sum(p * mean[None, :], 1) + floor)
-        numerator = tl.dot(p, keys_values, input_precision=PRECISION)
-        along = tl.sum(g * numerator, 1) * inverse_normaliser
+        high, low = load_state(state, image * G + head, heads, D, BLOCK_D, PRECISION)
+        mean_key = tl.load(mean + (image * G + head) * D + d, mask=d_ok, other=0.0)
+        inverse_normaliser = 1.0 / (tl.sum(p * mean_key[None, :], 1) + floor)
+        along = tl.sum(p * times_state(g, tl.trans(high), tl.trans(low), PRECISION), 1) * inverse_normaliser
         projection += along * floor * inverse_normaliser
         tl.store(head_scalars + tokens, inverse_normaliser, mask=row_ok)
         tl.store(head_scalars + G * plane + tokens, along * inverse_normaliser, mask=row_ok)
         head_scalars += plane
-        state += (D + 1) * D
     tl.store(scalars + tokens, inverse, mask=row_ok)
     tl.store(scalars + plane + tokens, projection / squares, mask=row_ok)
     tl.store(scalars + 2 * plane + tokens, projection / powers, mask=row_ok)
@@ -94,6 +95,7 @@ def query_gradient_kernel(
     q: tl.tensor,
     softplus: tl.tensor,
     state: tl.tensor,
+    mean: tl.tensor,
     scalars: tl.tensor,
     head_scalars: tl.tensor,
     dq: tl.tensor,
@@ -104,7 +106,7 @@ def query_gradient_kernel(
     q_batch_stride: tl.tensor,
     q_stride: tl.tensor,
     N: tl.tensor,
-    total_tokens: tl.tensor,
+    heads: tl.tensor,
     chunks: tl.tensor,
     chunk_tokens: tl.tensor,
     G: tl.constexpr,
@@ -114,7 +116,7 @@ def query_gradient_kernel(
     FACTOR: tl.constexpr,
     PRECISION: tl.constexpr,
 ) -> None:
-    """One head over a chunk of tokens: dq, and sums of p^T u and -p w as the forward's partial state, and of y dy."""
+    """One head over a chunk of tokens: dq, the chunk's part of dKV and dm as the forward's, and its sum of y dy."""
     head = tl.program_id(0) % G
     chunk = tl.program_id(0) // G % chunks
     image = (tl.program_id(0) // G // chunks).to(tl.int64)
@@ -126,11 +128,10 @@ def query_gradient_kernel(
     q += image * q_batch_stride
     dq += image * N * (G * D)
     scalars += image * N
-    plane = tl.cast(total_tokens, tl.int64)
+    plane = tl.cast(heads // G, tl.int64) * N
     head_scalars += head * plane + image * N
-    state += (image * G + head) * (D + 1) * D
-    values_keys = tl.trans(load_tile(state, D, d, d_ok, d, d_ok))
-    mean = tl.load(state + D * D + d, mask=d_ok, other=0.0)
+    high, low = load_state(state, image * G + head, heads, D, BLOCK_D, PRECISION)
+    mean_key = tl.load(mean + (image * G + head) * D + d, mask=d_ok, other=0.0)
     state_gradient = tl.zeros([BLOCK_D, BLOCK_D], tl.float32)
     mean_gradient = tl.zeros([BLOCK_T, BLOCK_D], tl.float32)
     scale_gradient = tl.zeros([BLOCK_T, BLOCK_D], tl.float32)
@@ -143,18 +144,19 @@ def query_gradient_kernel(
         along_p = tl.load(scalars + 2 * plane + tokens, mask=row_ok, other=0.0)
         inverse_normaliser = tl.load(head_scalars + tokens, mask=row_ok, other=0.0)
         weight = tl.load(head_scalars + G * plane + tokens, mask=row_ok, other=0.0)
-        x = load_tile(q, q_stride, tokens, row_ok, columns, d_ok)
+        x = load_tile(q, q_stride, tokens, row_ok, columns, d_ok).to(tl.float32)
         y = positive_map(x, inverse_scale, d_ok) * inverse[:, None]
         p = power(y, FACTOR)
-        u = load_tile(grad, grad_stride, tokens, row_ok, columns, d_ok) * inverse_normaliser[:, None]
+        g = load_tile(grad, grad_stride, tokens, row_ok, columns, d_ok)
         mean_gradient -= p * weight[:, None]
-        state_gradient = tl.dot(tl.trans(p), u, state_gradient, input_precision=PRECISION)
-        dp = tl.dot(u, values_keys, input_precision=PRECISION) - weight[:, None] * mean[None, :]
+        state_gradient = add_outer(state_gradient, p * inverse_normaliser[:, None], g, PRECISION)
+        dp = times_state(g, tl.trans(high), tl.trans(low), PRECISION) * inverse_normaliser[:, None]
+        dp -= weight[:, None] * mean_key[None, :]
         dy = focus_gradient(y, p, dp, along_y, along_p, FACTOR)
         scale_gradient += y * dy
         dx = tl.where(x > 0, dy * inverse[:, None] * inverse_scale[None, :], 0.0)
         store_tile(dx, dq, G * D, tokens, row_ok, columns, d_ok)
     partial += ((image * G + head) * chunks + chunk) * (D + 1) * D
-    tl.store(partial + d[:, None] * D + d[None, :], state_gradient, mask=d_ok[:, None] & d_ok[None, :])
-    tl.store(partial + D * D + d, tl.sum(mean_gradient, 0), mask=d_ok)
+    tl.store(partial + d[:, None] * (D + 1) + d[None, :], state_gradient, mask=d_ok[:, None] & d_ok[None, :])
+    tl.store(partial + d * (D + 1) + D, tl.sum(mean_gradient, 0), mask=d_ok)
     tl.store(scale_partial + (image * chunks + chunk) * (G * D) + columns, tl.sum(scale_gradient, 0), mask=d_ok)
