@@ -91,6 +91,12 @@ def load_encoded(
 
 
 @triton.jit
+def fold_rows(x: tl.tensor, BLOCK_T: tl.constexpr, BLOCK_D: tl.constexpr, FOLD: tl.constexpr) -> tl.tensor:
+    """Sums of every FOLD-th row: with FOLD rows held by different threads, a running sum in few registers."""
+    return tl.sum(tl.reshape(x, (BLOCK_T // FOLD, FOLD, BLOCK_D)), 0)
+
+
+@triton.jit
 def split(x: tl.tensor, DTYPE: tl.constexpr) -> tuple[tl.tensor, tl.tensor]:
     """Two numbers of a narrow type whose sum is ``x`` to twice that type's digits."""
     high = x.to(DTYPE)

@@ -14,6 +14,7 @@ from flatten_dense.ops.triton_kernels.device_functions import (
     EPS,
     NO_ENCODING,
     add_outer,
+    fold_rows,
     inverse_softplus,
     load_encoded,
     load_state,
@@ -104,6 +105,7 @@ def key_state_kernel(
     D: tl.constexpr,
     BLOCK_D: tl.constexpr,
     BLOCK_T: tl.constexpr,
+    FOLD: tl.constexpr,
     FACTOR: tl.constexpr,
     ENCODING: tl.constexpr,
     PRECISION: tl.constexpr,
@@ -123,7 +125,7 @@ def key_state_kernel(
     inverses += image * M
     lengths += image * M
     state = tl.zeros([BLOCK_D, BLOCK_D], tl.float32)
-    total = tl.zeros([BLOCK_T, BLOCK_D], tl.float32)
+    total = tl.zeros([FOLD, BLOCK_D], tl.float32)
     start = chunk * chunk_tokens
     for first in range(start, tl.minimum(start + chunk_tokens, M), BLOCK_T):
         tokens = first + tl.arange(0, BLOCK_T)
@@ -147,7 +149,7 @@ def key_state_kernel(
         )
         phi = power(positive_map(x, inverse_scale, d_ok) * inverse[:, None], FACTOR) * length[:, None]
         values = load_tile(v, v_stride, tokens, row_ok, columns, d_ok)
-        total += phi
+        total += fold_rows(phi, BLOCK_T, BLOCK_D, FOLD)
         state = add_outer(state, phi, values, PRECISION)
     partial += ((image * G + head) * chunks + chunk) * (D + 1) * D
     tl.store(partial + d[:, None] * (D + 1) + d[None, :], state, mask=d_ok[:, None] & d_ok[None, :])

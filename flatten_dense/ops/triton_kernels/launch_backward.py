@@ -17,9 +17,10 @@ from flatten_dense.ops.triton_kernels.launching import (
     readable_mask,
     softplus_of,
 )
-from flatten_dense.ops.triton_kernels.query_backward_kernels import query_gradient_kernel, query_scalars_kernel
+from flatten_dense.ops.triton_kernels.query_backward_kernels import query_gradient_kernel, query_state_kernel
 from flatten_dense.ops.triton_kernels.summing import state_of, sum_chunks
 
+FOLD=None
 KEYS = 64  # per tile
 QUERIES = 64
 FLOAT16_MAX = torch.finfo(torch.float16).max
@@ -47,13 +48,16 @@ def gradients(
     head_dim, device = tiles.head_dim, q.device
 
     state, mean = state_of(context, tiles)
-    scalars = torch.empty(3, batch, tokens, device=device)
-    head_scalars = torch.empty(2, num_heads, batch, tokens, device=device)
+    inverses = torch.empty(batch, tokens, device=device)
+    head_scalars = torch.empty(2, batch, num_heads, tokens, device=device)
+    programs = batch * -(-tokens // QUERIES)
+    scale_partial = torch.empty(programs, channels, device=device)
+    dq = torch.empty(q.shape, dtype=q.dtype, device=device)
     strides = (*grad.stride()[:2], *q.stride()[:2], tokens, batch * num_heads)
     launch(
-        query_scalars_kernel,
-        batch * -(-tokens // QUERIES),
-        (grad, q, softplus, state, mean, scalars, head_scalars, *strides),
+        query_gradient_kernel,
+        programs,
+        (grad, q, softplus, state, mean, inverses, head_scalars, dq, scale_partial, *strides),
         BLOCK_C=tiles.block_c,
         BLOCK_T=QUERIES,
         FACTOR=focusing_factor,
@@ -62,19 +66,15 @@ def gradients(
     )
     chunks, chunk_tokens = chunking(tokens, batch * num_heads, QUERIES, device)
     partial = torch.empty(batch, num_heads, chunks, head_dim, head_dim + 1, device=device)
-    scale_partial = torch.empty(batch * chunks, channels, device=device)
-    dq = torch.empty(q.shape, dtype=q.dtype, device=device)
     launch(
-        query_gradient_kernel,
+        query_state_kernel,
         batch * num_heads * chunks,
-        (
-            *(grad, q, softplus, state, mean, scalars, head_scalars, dq, partial, scale_partial),
-            *(*strides, chunks, chunk_tokens),
-        ),
+        (grad, q, softplus, inverses, head_scalars, partial, *strides, chunks, chunk_tokens),
         BLOCK_T=QUERIES,
+        FOLD=FOLD or tiles.fold(QUERIES, 4),
         FACTOR=focusing_factor,
         **tiles.heads(),
-        num_warps=8,
+        num_warps=4,
     )
     _, state, mean = sum_chunks(partial, tiles, keys, key_padding_mask)
     programs = batch * -(-keys // KEYS)

@@ -19,6 +19,7 @@ from flatten_dense.ops.triton_kernels.launching import (
 )
 from flatten_dense.ops.triton_kernels.summing import sum_chunks
 
+FOLD=None
 KEYS = 64  # per tile
 QUERIES = 128
 
@@ -71,6 +72,7 @@ def attend(
             *(*k_strides, *v_strides, table_stride, keys, *grids, chunks, chunk_tokens),
         ),
         BLOCK_T=KEYS,
+        FOLD=FOLD or tiles.fold(KEYS, 8 if tiles.block_d > 64 else 4),
         **tiles.heads(),
         **focus,
         num_warps=8 if tiles.block_d > 64 else 4,

@@ -80,6 +80,11 @@ class Tiles:
         """Of the state that kernels read."""
         return torch.bfloat16 if self.precision == "split" else torch.float32
 
+    def fold(self, block_t: int, num_warps: int) -> int:
+        """Rows of a tile that are held by different threads, which load 16 bytes each."""
+        per_thread = 16 // self.dtype.itemsize
+        return max(1, min(block_t, num_warps * 32 * per_thread // self.block_d))
+
     def heads(self) -> dict[str, object]:
         """Constants of the kernels that work head by head."""
         return {"G": self.num_heads, "D": self.head_dim, "BLOCK_D": self.block_d, "PRECISION": self.precision}
