@@ -68,7 +68,7 @@ def load_encoded(
     C: tl.constexpr,
     ENCODING: tl.constexpr,
 ) -> tl.tensor:
-    """A tile in float32, with its encoding if it is one of keys: read from the table where the grids agree, else from the four rows around."""
+    """A tile in float32 with its encoding: of the table's own row, or of the four rows around where grids differ."""
     tile = load_tile(x, stride, tokens, row_ok, columns, column_ok).to(tl.float32)
     if ENCODING == SAME_GRID:
         tile += load_tile(table, C, tokens, row_ok, columns, column_ok)

@@ -1,8 +1,8 @@
 # mypy: disable-error-code="untyped-decorator, import-untyped, import-not-found"
 """Backward on the side of the keys: dv = phi(k) dKV and dk from dphi = v dKV^T + dm.
 
-``state`` and ``mean`` hold dKV and dm, already divided by the number of keys. All heads of a tile are one program: t = dphi . phi
-is over all channels, and the second pass over its heads finds the tile in the cache.
+``state`` and ``mean`` hold dKV and dm, already divided by the number of keys. A program has all heads of a tile, since
+dphi . phi is over all channels; its second pass over the heads finds the tile in the cache.
 """
 
 from __future__ import annotations

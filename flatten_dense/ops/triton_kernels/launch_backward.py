@@ -20,9 +20,6 @@ from flatten_dense.ops.triton_kernels.launching import (
 from flatten_dense.ops.triton_kernels.query_backward_kernels import query_gradient_kernel, query_state_kernel
 from flatten_dense.ops.triton_kernels.summing import state_of, sum_chunks
 
-FOLD=None
-KEYS = 64  # per tile
-QUERIES = 64
 FLOAT16_MAX = torch.finfo(torch.float16).max
 
 
@@ -50,7 +47,7 @@ def gradients(
     state, mean = state_of(context, tiles)
     inverses = torch.empty(batch, tokens, device=device)
     head_scalars = torch.empty(2, batch, num_heads, tokens, device=device)
-    programs = batch * -(-tokens // QUERIES)
+    programs = batch * -(-tokens // tiles.block_t)
     scale_partial = torch.empty(programs, channels, device=device)
     dq = torch.empty(q.shape, dtype=q.dtype, device=device)
     strides = (*grad.stride()[:2], *q.stride()[:2], tokens, batch * num_heads)
@@ -59,25 +56,21 @@ def gradients(
         programs,
         (grad, q, softplus, state, mean, inverses, head_scalars, dq, scale_partial, *strides),
         BLOCK_C=tiles.block_c,
-        BLOCK_T=QUERIES,
         FACTOR=focusing_factor,
-        **tiles.heads(),
-        num_warps=4,
+        **tiles.over_heads(),
     )
-    chunks, chunk_tokens = chunking(tokens, batch * num_heads, QUERIES, device)
+    chunks, chunk_tokens = chunking(tokens, batch * num_heads, tiles.block_t, device)
     partial = torch.empty(batch, num_heads, chunks, head_dim, head_dim + 1, device=device)
     launch(
         query_state_kernel,
         batch * num_heads * chunks,
         (grad, q, softplus, inverses, head_scalars, partial, *strides, chunks, chunk_tokens),
-        BLOCK_T=QUERIES,
-        FOLD=FOLD or tiles.fold(QUERIES, 4),
+        FOLD=tiles.fold,
         FACTOR=focusing_factor,
-        **tiles.heads(),
-        num_warps=4,
+        **tiles.over_heads(),
     )
     _, state, mean = sum_chunks(partial, tiles, keys, key_padding_mask)
-    programs = batch * -(-keys // KEYS)
+    programs = batch * -(-keys // tiles.block_t)
     key_scale_partial = torch.empty(programs, channels, device=device)
     dk, dv = (torch.empty(x.shape, dtype=x.dtype, device=device) for x in (k, v))
     launch(
@@ -89,12 +82,10 @@ def gradients(
             *(keys, *kv_size, *encoding_size, batch * num_heads),
         ),
         BLOCK_C=tiles.block_c,
-        BLOCK_T=KEYS,
         FACTOR=focusing_factor,
         ENCODING=encoding_mode(encoding_size, kv_size),
         MASKED=key_padding_mask is not None,
-        **tiles.heads(),
-        num_warps=8,
+        **tiles.over_heads(),
     )
     # y = a / softplus(scale): the gradient of the softplus is -(sum of y dy) / softplus.
     dscale = -(scale_partial.sum(0) + key_scale_partial.sum(0)) / softplus * scale.float().flatten().sigmoid()

@@ -19,9 +19,7 @@ from flatten_dense.ops.triton_kernels.launching import (
 )
 from flatten_dense.ops.triton_kernels.summing import sum_chunks
 
-FOLD=None
-KEYS = 64  # per tile
-QUERIES = 128
+ROWS = 64  # tokens of a tile in the pass that only measures keys
 
 
 def attend(
@@ -50,19 +48,19 @@ def attend(
     inverses, lengths = torch.empty(2, batch, keys, device=device).unbind()
     launch(
         key_lengths_kernel,
-        batch * -(-keys // KEYS),
+        batch * -(-keys // ROWS),
         (
             *(k, readable_mask(key_padding_mask, k), softplus, encoding, inverses, lengths),
             *(*k_strides, table_stride, keys, *grids),
         ),
         C=channels,
         BLOCK_C=tiles.block_c,
-        BLOCK_T=KEYS,
+        BLOCK_T=ROWS,
         MASKED=key_padding_mask is not None,
         **focus,
         num_warps=4,
     )
-    chunks, chunk_tokens = chunking(keys, batch * num_heads, KEYS, device)
+    chunks, chunk_tokens = chunking(keys, batch * num_heads, tiles.block_t, device)
     partial = torch.empty(batch, num_heads, chunks, head_dim, head_dim + 1, device=device)
     launch(
         key_state_kernel,
@@ -71,22 +69,20 @@ def attend(
             *(k, v, softplus, encoding, inverses, lengths, partial),
             *(*k_strides, *v_strides, table_stride, keys, *grids, chunks, chunk_tokens),
         ),
-        BLOCK_T=KEYS,
-        FOLD=FOLD or tiles.fold(KEYS, 8 if tiles.block_d > 64 else 4),
-        **tiles.heads(),
+        FOLD=tiles.fold,
         **focus,
-        num_warps=8 if tiles.block_d > 64 else 4,
+        **tiles.over_heads(),
     )
     context, state, mean = sum_chunks(partial, tiles, keys, key_padding_mask)
     out = torch.empty(q.shape, dtype=q.dtype, device=device)
+    # Larger tiles read the state less often, from a cache that is not much faster than memory.
+    larger = 2 if tiles.block_t == 64 and tokens > 64 else 1
     launch(
         query_kernel,
-        batch * -(-tokens // QUERIES),
+        batch * -(-tokens // (tiles.block_t * larger)),
         (q, softplus, state, mean, out, *q.stride()[:2], tokens, batch * num_heads),
         BLOCK_C=tiles.block_c,
-        BLOCK_T=QUERIES,
         FACTOR=focusing_factor,
-        **tiles.heads(),
-        num_warps=8,
+        **tiles.over_heads(larger),
     )
     return out, context

@@ -22,7 +22,6 @@ def launch(
     kernel: Any,  # noqa: ANN401 - triton is untyped
     programs: int,
     arguments: tuple[object, ...],
-    num_warps: int,
     **constants: object,
 ) -> None:
     """Run a kernel on a one-dimensional grid, on the device of its first argument."""
@@ -30,7 +29,7 @@ def launch(
     assert isinstance(first, Tensor)
     on_device: AbstractContextManager[object] = torch.cuda.device(first.device) if first.is_cuda else nullcontext()
     with on_device:
-        kernel[(programs,)](*arguments, **constants, num_warps=num_warps)
+        kernel[(programs,)](*arguments, **constants)
 
 
 @dataclass(frozen=True)
@@ -63,31 +62,48 @@ class Tiles:
         return min((64, 32), key=lambda block: -(-self.channels // block) * block)
 
     @property
+    def block_t(self) -> int:
+        """Tokens of a tile. With these numbers, compiled for Hopper, registers suffice and blocks share a processor."""
+        return 64 if self.precision == "split" and self.block_d <= 64 else 32
+
+    @property
+    def num_warps(self) -> int:
+        """Of a kernel with such tiles."""
+        return 4 if self.block_d <= 64 else 8
+
+    @property
     def precision(self) -> str:
         """Of the products.
 
         bf16 tokens are operands as they are, and what is computed in float32 is split into two bf16 numbers. float16
-        lacks the range for that; TF32 has it, and rounds no more coarsely than float16 does.
+        lacks the range for that; TF32 has it, and rounds no more coarsely than float16 does. With three products it is
+        as exact as float32, and takes less shared memory, of which wide heads leave little.
         """
         if self.dtype == torch.bfloat16:
             return "split"
-        if self.dtype == torch.float16:
-            return "tf32"
-        return "tf32x3" if self.block_d <= 64 else "ieee"  # the former's operands of 128 x 128 outgrow shared memory
+        return "tf32" if self.dtype == torch.float16 and self.block_d <= 64 else "tf32x3"
 
     @property
     def state_dtype(self) -> torch.dtype:
         """Of the state that kernels read."""
-        return torch.bfloat16 if self.precision == "split" else torch.float32
+        return self.dtype if self.precision == "split" else torch.float32
 
-    def fold(self, block_t: int, num_warps: int) -> int:
+    @property
+    def fold(self) -> int:
         """Rows of a tile that are held by different threads, which load 16 bytes each."""
-        per_thread = 16 // self.dtype.itemsize
-        return max(1, min(block_t, num_warps * 32 * per_thread // self.block_d))
+        return min(self.block_t, self.num_warps * 32 * (16 // self.dtype.itemsize) // self.block_d)
 
-    def heads(self) -> dict[str, object]:
-        """Constants of the kernels that work head by head."""
-        return {"G": self.num_heads, "D": self.head_dim, "BLOCK_D": self.block_d, "PRECISION": self.precision}
+    def over_heads(self, larger: int = 1) -> dict[str, object]:
+        """Constants and options of the kernels that work head by head, for tiles that are so many times larger."""
+        return {
+            "G": self.num_heads,
+            "D": self.head_dim,
+            "BLOCK_D": self.block_d,
+            "BLOCK_T": self.block_t * larger,
+            "PRECISION": self.precision,
+            "num_warps": self.num_warps * larger,
+            "num_stages": 2 if self.block_d <= 64 else 1,  # one tile is loaded ahead, where shared memory allows
+        }
 
 
 def power_of_two(number: int) -> int:

@@ -55,9 +55,9 @@ def query_gradient_kernel(
     FACTOR: tl.constexpr,
     PRECISION: tl.constexpr,
 ) -> None:
-    """The gradient dq, contiguous; sums of y dy over a tile, ``[programs, C]``; and for the sums over tokens:
+    """The gradient dq, contiguous, and the sums of y dy over a tile, ``[programs, C]``.
 
-    1 / largest, ``[B, N]``, and 1 / den and w, ``[2, B, G, N]``.
+    For the other kernel also 1 / largest, ``[B, N]``, and 1 / den and w, ``[2, B, G, N]``.
     """
     blocks = tl.cdiv(N, BLOCK_T)
     image = (tl.program_id(0) // blocks).to(tl.int64)

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 from flatten_dense.ops.naive import naive_feature_map, naive_linear_attention
 from flatten_dense.ops.triton_kernels.attention import backward, forward
+from flatten_dense.ops.triton_kernels.launching import Tiles
 
 TOLERANCE = {torch.float32: 5e-6, torch.float16: 2e-3, torch.bfloat16: 2e-2}
 NAMES = ("out", "dq", "dk", "dv", "dscale", "dencoding")
@@ -87,6 +88,11 @@ def test_output_and_gradients_with_ignored_keys(dtype, device):
         pytest.skip("the interpreter has no bfloat16 products")
     case = Case(batch=2, channels=32, num_heads=1, queries=5, encoding_size=(9, 4))
     check(case, dtype, device, random_mask(case, device))
+
+
+def test_products_split_into_two_narrow_numbers(monkeypatch, device):
+    monkeypatch.setattr(Tiles, "precision", "split")  # as for bfloat16, which the interpreter cannot multiply
+    check(Case(channels=64), torch.float16, device)
 
 
 @pytest.mark.parametrize("focusing_factor", [1, 2, 2.5])

@@ -10,7 +10,7 @@ triton = pytest.importorskip("triton")
 from triton.backends.compiler import GPUTarget  # noqa: E402 - after the check that there is one
 from triton.compiler import ASTSource  # noqa: E402
 
-from flatten_dense.ops.triton_kernels import launch_backward, launch_forward  # noqa: E402
+from flatten_dense.ops.triton_kernels import launch_backward, launch_forward, summing  # noqa: E402
 
 SHARED_MEMORY = {80: 163 * 1024, 89: 99 * 1024, 90: 227 * 1024}  # bytes that a block may have: A100, RTX 4090, H100
 POINTERS = {
@@ -22,9 +22,10 @@ POINTERS = {
 }
 
 
-def compile_for(capability, kernel, arguments, num_warps, constants):
+def compile_for(capability, kernel, arguments, constants):
     """What triton does at a launch: 1 becomes a constant, multiples of 16 and aligned pointers are marked."""
-    signature, constants, marks = {}, dict(constants), {}
+    options = {name: constants.pop(name) for name in ("num_warps", "num_stages") if name in constants}
+    signature, marks = {}, {}
     for place, (name, value) in enumerate(zip(kernel.arg_names, arguments, strict=False)):
         if isinstance(value, torch.Tensor):
             signature[name] = POINTERS[value.dtype]
@@ -37,18 +38,18 @@ def compile_for(capability, kernel, arguments, num_warps, constants):
                 marks[(place,)] = [["tt.divisibility", 16]]
     signature = {name: signature.get(name, "constexpr") for name in kernel.arg_names}
     source = ASTSource(kernel, signature, constants, marks)
-    return triton.compile(source, target=GPUTarget("cuda", capability, 32), options={"num_warps": num_warps})
+    return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
 
 
 def lowered(monkeypatch, capability, dtype, channels, num_heads, masked=False, stretched=False):
     """Names of the kernels of a forward and a backward pass, with what the compiler made of each."""
     compiled = {}
 
-    def launch(kernel, programs, arguments, num_warps, **constants):
-        compiled[kernel.fn.__name__] = compile_for(capability, kernel, arguments, num_warps, constants)
+    def launch(kernel, programs, arguments, **constants):
+        compiled[kernel.fn.__name__] = compile_for(capability, kernel, arguments, constants)
 
-    monkeypatch.setattr(launch_forward, "launch", launch)
-    monkeypatch.setattr(launch_backward, "launch", launch)
+    for module in (launch_forward, launch_backward, summing):
+        monkeypatch.setattr(module, "launch", launch)
     q = torch.empty(1, 256, channels, dtype=dtype)
     scale, encoding = torch.empty(1, 1, channels), torch.empty(1, 64 if stretched else 256, channels)
     mask = torch.zeros(1, 256, dtype=torch.bool) if masked else None
