@@ -26,8 +26,8 @@ def _can_compile(device: torch.device) -> bool:
 def supports(q: Tensor, num_heads: int, focusing_factor: float) -> bool:
     """Whether the kernels can compute this: float32 or half, heads of 16 to 128 channels, Triton, a recent GPU."""
     return (
-        q.dtype in (torch.float16, torch.bfloat16, torch.float32)
-        and q.is_cuda
+        q.is_cuda
+        and q.dtype in (torch.float16, torch.bfloat16, torch.float32)
         and 16 <= q.shape[-1] // num_heads <= 128
         and q.numel() > 0
         and _can_compile(q.device)

@@ -1,0 +1,37 @@
+import pytest
+import torch
+
+pytest.importorskip("triton")
+
+from flatten_dense.ops.triton_kernels import launching
+from flatten_dense.ops.triton_kernels.launching import Tiles, chunking
+
+
+@pytest.mark.parametrize(("channels", "block"), [(96, 32), (64, 64), (192, 64), (160, 32), (320, 64), (512, 64)])
+def test_steps_over_channels_leave_no_lane_idle(channels, block):
+    assert Tiles(channels, 1, torch.float32).block_c == block
+
+
+@pytest.mark.parametrize(("head_dim", "block"), [(16, 16), (24, 32), (64, 64), (96, 128)])
+def test_heads_are_padded_to_a_power_of_two(head_dim, block):
+    assert Tiles(2 * head_dim, 2, torch.float32).block_d == block
+
+
+@pytest.mark.parametrize("tokens", [1, 63, 64, 65, 1000, 65536])
+@pytest.mark.parametrize("parallel", [1, 3, 4096])
+def test_chunks_cover_all_tokens_in_whole_tiles_and_none_is_empty(monkeypatch, tokens, parallel):
+    monkeypatch.setattr(launching, "processors", lambda device: 132)
+    chunks, per_chunk = chunking(tokens, parallel, 64, torch.device("cpu"))
+    assert per_chunk % 64 == 0
+    assert (chunks - 1) * per_chunk < tokens <= chunks * per_chunk
+
+
+def test_a_long_map_of_one_image_fills_the_processors(monkeypatch):
+    monkeypatch.setattr(launching, "processors", lambda device: 132)
+    chunks, _ = chunking(65536, 3, 64, torch.device("cpu"))
+    assert chunks * 3 >= 3 * 132
+
+
+def test_only_what_bf16_holds_is_split():
+    precisions = [Tiles(64, 1, dtype).precision for dtype in (torch.bfloat16, torch.float16, torch.float32)]
+    assert precisions == ["split", "tf32", "tf32x3"]
