@@ -3,13 +3,6 @@
 
 #include "vector.h"
 
-// Accumulators that stay in registers: half of what the processor has.
-#if defined(__AVX512F__)
-#define TILE 16
-#else
-#define TILE 4
-#endif
-
 #define DEEP 128 // rows of a matrix that are multiplied at a time
 
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
@@ -77,7 +70,7 @@ static inline int columns_at(int64_t column, int64_t width) {
 // A linear layer's weight [width, depth] into the panel of a packed matrix that begins at a column.
 static inline void pack_panel(const float *weight, int64_t depth, int64_t width, int64_t column, float *packed) {
     const int64_t count = columns_at(column, width) * LANES;
-    float block[LANES][LANES]; // rows of a power of two apart share lines of the cache: no more than 16 at a time
+    float block[LANES][LANES]; // few rows at a time: those a power of two apart share lines of the cache
     for (int64_t c = 0; c < count; c += LANES)
         for (int64_t d = 0; d < depth; d += LANES) {
             for (int i = 0; i < LANES; i++) store(block[i], load(weight + (column + c + i) * depth + d));

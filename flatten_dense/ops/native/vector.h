@@ -1,15 +1,29 @@
-// What the kernels share: vectors of 16 floats, which the compiler maps to what the processor has, and row access.
+// What the kernels share: vectors as wide as the processor's, and access to rows of either type.
 #pragma once
 
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
+// TILE: accumulators of a product that stay in registers, about half of those that there are.
+#if defined(__AVX512F__)
 #define LANES 16
-typedef float vf __attribute__((vector_size(64)));
-typedef int32_t vi __attribute__((vector_size(64)));
-typedef uint32_t vu __attribute__((vector_size(64)));
-typedef uint16_t vh __attribute__((vector_size(32)));
+#define TILE 16
+#elif defined(__AVX__)
+#define LANES 8
+#define TILE 8
+#elif defined(__aarch64__)
+#define LANES 4
+#define TILE 16
+#else
+#define LANES 4
+#define TILE 8
+#endif
+
+typedef float vf __attribute__((vector_size(4 * LANES)));
+typedef int32_t vi __attribute__((vector_size(4 * LANES)));
+typedef uint32_t vu __attribute__((vector_size(4 * LANES)));
+typedef uint16_t vh __attribute__((vector_size(2 * LANES)));
 
 enum { FLOAT32 = 0, BFLOAT16 = 1 };
 
@@ -55,20 +69,15 @@ static inline void store_any(void *x, int64_t at, int type, vf v) {
 // a where `mask` (all bits of a lane, or none) is set, else b.
 static inline vf pick(vi mask, vf a, vf b) { return (vf)((mask & (vi)a) | (~mask & (vi)b)); }
 
-typedef float vf8 __attribute__((vector_size(32)));
 typedef float vf4 __attribute__((vector_size(16)));
 
-// Sum of the 16 entries.
+// Sum of all entries.
 static inline float sum(vf v) {
-    vf8 a, b;
-    memcpy(&a, &v, 32);
-    memcpy(&b, (char *)&v + 32, 32);
-    a += b;
-    vf4 c, d;
-    memcpy(&c, &a, 16);
-    memcpy(&d, (char *)&a + 16, 16);
-    c += d;
-    return (c[0] + c[1]) + (c[2] + c[3]);
+    vf4 quarters[LANES / 4], total;
+    memcpy(quarters, &v, sizeof v);
+    total = quarters[0];
+    for (int i = 1; i < LANES / 4; i++) total += quarters[i];
+    return (total[0] + total[1]) + (total[2] + total[3]);
 }
 
 // Memory for so many floats, aligned to a cache line; NULL if there is none.
