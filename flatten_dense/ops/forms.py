@@ -15,7 +15,7 @@ VARIABLE = "FLATTEN_DENSE_ATTENTION"
 _MODULES = {
     "triton": "flatten_dense.ops.triton_kernels.attention",
     "native": "flatten_dense.ops.native.attention",
-    "streaming": "flatten_dense.ops.streaming",
+    "streaming": "flatten_dense.ops.streaming.attention",
 }
 FORMS = ("plain", *_MODULES)
 

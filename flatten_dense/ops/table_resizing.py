@@ -38,39 +38,44 @@ class BandResizer:
 
     def __init__(self, from_size: Sequence[int], to_size: Sequence[int]) -> None:
         self.from_size = from_size
-        self.width = to_size[1]
-        height = from_size[0]
-        position = ((torch.arange(to_size[0], dtype=torch.float64) + 0.5) * (height / to_size[0]) - 0.5).clamp(min=0)
-        self.upper = position.floor().long().clamp(max=height - 1)
-        self.lower = (self.upper + 1).clamp(max=height - 1)
-        self.weight = (position - self.upper).view(-1, 1, 1)
+        self.height, self.width = to_size
+        # [H, h]: what each row of the table gives to each wanted row, two numbers that are not zero in a row.
+        self.rows = F.interpolate(
+            torch.eye(from_size[0], dtype=torch.float64).unsqueeze(0), size=self.height, mode="linear"
+        )[0].T
 
     def band(self, table: Tensor, start: int, stop: int) -> Tensor:
         """Rows ``start`` to ``stop`` of the wanted grid: ``[1, h * w, C]`` to ``[(stop - start) * W, C]``."""
-        grid = table.view(*self.from_size, -1)
-        upper, lower, weight = self._rows(grid, start, stop)
-        rows = torch.lerp(grid[upper], grid[lower], weight)
-        if self.width == self.from_size[1]:
-            return rows.flatten(0, 1)
-        # One row stays one row: the height is as wanted, and only columns are interpolated.
-        maps = F.interpolate(rows.unsqueeze(0).permute(0, 3, 1, 2), size=(stop - start, self.width), mode="bilinear")
-        return maps.squeeze(0).permute(1, 2, 0).reshape(-1, grid.shape[-1])
+        weights, sources = self._sources(start, stop, table)
+        grid = (weights @ table.view(self.from_size[0], -1)[sources]).view(stop - start, self.from_size[1], -1)
+        if self.width != self.from_size[1]:
+            # A height as wanted already: only columns are interpolated.
+            grid = _to_grid(F.interpolate(_to_maps(grid), size=(stop - start, self.width), mode="bilinear"))
+        return grid.flatten(0, 1)
 
     def add_band_gradient(self, grad: Tensor, start: int, stop: int, into: Tensor) -> None:
         """The adjoint: add the gradient ``[(stop - start) * W, C]`` of a band to the table's, ``[1, h * w, C]``."""
         rows, (height, width), channels = stop - start, self.from_size, grad.shape[-1]
         grid = grad.view(rows, self.width, channels)
         if self.width != width:
-            maps = grid.unsqueeze(0).permute(0, 3, 1, 2)
-            maps = torch.ops.aten.upsample_bilinear2d_backward(
-                maps, [rows, self.width], [1, channels, rows, width], False, None, None
-            )
-            grid = maps.squeeze(0).permute(1, 2, 0)
-        table = into.view(height, width, channels)
-        upper, lower, weight = self._rows(grid, start, stop)
-        table.index_add_(0, upper, grid * (1 - weight))
-        table.index_add_(0, lower, grid * weight)
+            sizes = [rows, self.width], [1, channels, rows, width]
+            grid = _to_grid(torch.ops.aten.upsample_bilinear2d_backward(_to_maps(grid), *sizes, False))
+        weights, sources = self._sources(start, stop, grad)
+        into.view(height, -1)[sources].addmm_(weights.T, grid.reshape(rows, -1))
 
-    def _rows(self, like: Tensor, start: int, stop: int) -> tuple[Tensor, Tensor, Tensor]:
-        upper, lower, weight = (x[start:stop].to(like.device) for x in (self.upper, self.lower, self.weight))
-        return upper, lower, weight.to(like.dtype)
+    def _sources(self, start: int, stop: int, like: Tensor) -> tuple[Tensor, slice]:
+        """The weights for a band, of those rows of the table that it is made of, and which these are."""
+        scale = self.from_size[0] / self.height
+        first, last = int((start + 0.5) * scale - 0.5), int((stop - 0.5) * scale - 0.5)
+        sources = slice(max(0, first - 1), last + 2)  # a row to spare for rounding
+        return self.rows[start:stop, sources].to(like), sources
+
+
+def _to_maps(grid: Tensor) -> Tensor:
+    """``[h, w, C]`` as ``[1, C, h, w]`` in what is known as channels-last memory, for which the kernels are fast."""
+    return grid.unsqueeze(0).permute(0, 3, 1, 2)
+
+
+def _to_grid(maps: Tensor) -> Tensor:
+    """The inverse of :func:`_to_maps`."""
+    return maps.permute(0, 2, 3, 1).squeeze(0)

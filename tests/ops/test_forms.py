@@ -1,9 +1,10 @@
 import pytest
 import torch
 
-from flatten_dense.ops import attention_form, forms, streaming
+from flatten_dense.ops import attention_form, forms
 from flatten_dense.ops.focused_linear_attention import focused_linear_attention
 from flatten_dense.ops.forms import choose_form, forced_form, load_form
+from flatten_dense.ops.streaming import attention as streaming
 
 
 class Fast:

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from flatten_dense.ops import streaming
+from flatten_dense.ops.streaming import attention as streaming
+from flatten_dense.ops.streaming import chunks
 
 C = 8
 
@@ -24,7 +25,7 @@ def test_the_size_of_a_chunk_changes_nothing(monkeypatch, chunk, table_size, tab
     out, context = streaming.forward(*tensors, *options)
     grad = torch.randn_like(out)
     gradients = streaming.backward(grad, *tensors, context, *options)
-    monkeypatch.setattr(streaming, "CHUNK", chunk)
+    monkeypatch.setattr(chunks, "NUMBERS", chunk)
     torch.testing.assert_close(streaming.forward(*tensors, *options), (out, context))
     torch.testing.assert_close(streaming.backward(grad, *tensors, context, *options), gradients)
 
