@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from flatten_dense.ops.tracing import needs_composite
+
 # Measured: enough work for every core, and little enough to stay in its cache and in memory that the allocator reuses.
 PIECE_ON_CPU = 2**21
 PIECE_PER_THREAD = 2**18
@@ -17,9 +19,9 @@ def may_stream(module: nn.Module) -> bool:
     That is so at inference, unless the program is being recorded or counted, or someone looks at the parts through
     hooks: those would see pieces.
     """
-    if torch.is_grad_enabled() or module.training or torch.compiler.is_compiling():
+    if torch.is_grad_enabled() or module.training:
         return False
-    if torch._C._len_torch_dispatch_stack():  # a FlopCounterMode, for example
+    if torch.compiler.is_compiling() or needs_composite() or torch._C._len_torch_dispatch_stack():
         return False
     return not any(part._forward_hooks or part._forward_pre_hooks for part in module.modules())
 

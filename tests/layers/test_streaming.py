@@ -1,6 +1,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from flatten_dense.layers import streaming
 from flatten_dense.layers.streaming import add_over, may_stream, rows_per_piece
@@ -39,6 +40,26 @@ def test_a_recorded_program_does_not_stream(module):
         torch.export.export(Asks(), (torch.ones(2),))
     assert asked
     assert not any(asked)
+
+
+@pytest.mark.parametrize("record", [torch.jit.trace, lambda program, x: torch.vmap(program)(x)], ids=["trace", "vmap"])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_a_traced_or_transformed_program_does_not_stream(module, record):
+    asked = []
+
+    def program(x):
+        asked.append(may_stream(module))
+        return x + 1
+
+    with torch.no_grad():
+        record(program, torch.ones(2))
+    assert asked
+    assert not any(asked)
+
+
+def test_a_counted_program_does_not_stream(module):
+    with torch.no_grad(), FlopCounterMode(display=False):
+        assert not may_stream(module)
 
 
 def test_pieces_hold_a_bounded_number_of_hidden_values(monkeypatch):
