@@ -18,6 +18,7 @@ from flatten_dense.ops.naive import naive_feature_map, naive_linear_attention
 LIMITS = {torch.float32: 1e-4, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
 HEADS = ((48, 3), (96, 3), (128, 2), (256, 2))  # channels and heads: 16, 32, 64 and 128 channels in each
 NAMES = ("output", "q", "k", "v", "scale", "encoding")
+VERDICT, WRONG = "verdict", "WRONG"
 KEY_SIZE, ENCODING_SIZE = (23, 29), (14, 14)  # odd, and stretched
 NUM_QUERIES = 701
 
@@ -25,15 +26,17 @@ NUM_QUERIES = 701
 def correctness(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Errors of a form's outputs and gradients, over their largest values; the naive form in float64 is the truth."""
     print(f"Errors over the largest value, {NUM_QUERIES} queries, keys on {KEY_SIZE[0]} x {KEY_SIZE[1]}.")
-    table = Table({"dtype": "", "head size": "d", "mask": "", **dict.fromkeys(NAMES, ".1e"), "allowed": ".0e", "": ""})
+    table = Table(
+        {"dtype": "", "head size": "d", "mask": "", **dict.fromkeys(NAMES, ".1e"), "allowed": ".0e", VERDICT: ""}
+    )
     for dtype, limit in LIMITS.items():
         for dim, heads in HEADS:
             for is_masked in (False, True):
                 found = errors(options.form, dtype, dim, heads, is_masked, options.device)
-                verdict = "good" if max(found) <= limit else "WRONG"
+                verdict = "good" if max(found) <= limit else WRONG
                 mask = "yes" if is_masked else "no"
                 table.add(str(dtype).removeprefix("torch."), dim // heads, mask, *found, limit, verdict)
-    wrong = sum(row[""] == "WRONG" for row in table.rows)
+    wrong = sum(row[VERDICT] == WRONG for row in table.rows)
     print(f"\n{wrong} of {len(table.rows)} cases are wrong." if wrong else f"\nAll {len(table.rows)} cases are good.")
     return table.rows
 

@@ -12,7 +12,7 @@ import torch
 
 from benchmarks.attention import attention
 from benchmarks.backbone import backbone
-from benchmarks.correctness import correctness
+from benchmarks.correctness import VERDICT, WRONG, correctness
 from benchmarks.floor import floor
 from benchmarks.growth import growth
 from benchmarks.siblings import siblings
@@ -59,6 +59,9 @@ def run_parts(
     Args:
         options: ``device``, ``threads``, ``batch_size``, ``repetitions``, ``warm_up`` for all; ``output``, a file.
         parts: title to benchmark and its own options.
+
+    Raises:
+        SystemExit: at the end, if results are wrong.
     """
     results: dict[str, Any] = {"machine": machine(options.threads, options.device)}
     for title, (benchmark, own) in parts.items():
@@ -66,4 +69,7 @@ def run_parts(
         results[title] = benchmark(argparse.Namespace(**{**vars(options), **own}))
         Path(options.output).write_text(json.dumps(results, indent=1))
     print(f"\nAll numbers: {options.output}")
+    wrong = sum(row.get(VERDICT) == WRONG for rows in results.values() if isinstance(rows, list) for row in rows)
+    if wrong:
+        raise SystemExit(f"{wrong} cases are not equal to the naive form: see the first table, trust no time of these")
     return results

@@ -23,5 +23,5 @@ def test_a_form_that_is_wrong_is_told(factor, monkeypatch, capsys):
     monkeypatch.setattr(correctness, "LIMITS", {torch.float32: 1e-3})
     monkeypatch.setattr(correctness, "HEADS", ((12, 3),))
     rows = correctness.correctness(argparse.Namespace(form="streaming", device="cpu"))
-    assert [row[""] for row in rows] == ["WRONG", "WRONG"]
+    assert [row["verdict"] for row in rows] == ["WRONG", "WRONG"]
     assert "2 of 2 cases are wrong" in capsys.readouterr().out

@@ -41,6 +41,14 @@ def test_what_was_measured_before_a_failure_is_kept(options):
         assert json.load(file)["first"] == [{"ms": 1}]
 
 
+def test_wrong_results_end_in_an_error_after_all_parts(options):
+    parts = {"first": (lambda own: [{"verdict": "WRONG"}, {"verdict": "good"}], {}), "second": (lambda own: [], {})}
+    with pytest.raises(SystemExit, match="1 cases are not equal to the naive form"):
+        gpu.run_parts(options, parts)
+    with open(options.output) as file:
+        assert json.load(file)["second"] == []
+
+
 @pytest.mark.slow
 def test_every_part_runs(options, monkeypatch):
     small = {"sizes": [32, 64], "dims": [64], "side": 8, "form": "streaming", "models": []}
