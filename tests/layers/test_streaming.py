@@ -53,8 +53,7 @@ def test_a_traced_or_transformed_program_does_not_stream(module, record):
 
     with torch.no_grad():
         record(program, torch.ones(2))
-    assert asked
-    assert not any(asked)
+    assert not asked[0]  # torch.jit.trace runs the program a second time, to compare
 
 
 def test_a_counted_program_does_not_stream(module):
