@@ -11,7 +11,7 @@ FLOORS = [
     {"layers"},
     {"backbones"},
     {"heads", "necks", "losses", "data"},
-    {"optim", "inference", "metrics", "visualization", "complexity", "profiling"},
+    {"optim", "inference", "metrics", "visualization", "profiling"},
     {"callbacks", "loggers"},
     {"tasks"},
     {"commands"},

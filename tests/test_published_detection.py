@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from flatten_dense.backbones import TimmBackbone
-from flatten_dense.complexity import count_macs, count_parameters
 from flatten_dense.heads import CascadeMaskRCNNHead, MaskRCNNHead, RetinaNetHead
 from flatten_dense.heads.detection.rpn import RegionProposalNetwork
 from flatten_dense.necks import FPN
+from flatten_dense.profiling.complexity import count_macs, count_parameters
 from flatten_dense.structures import DetectionLabels, default_palette
 from flatten_dense.tasks.detection import DetectionTask
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from flatten_dense.backbones import TimmBackbone
-from flatten_dense.complexity import count_macs, count_parameters
 from flatten_dense.heads import FCNHead, SemanticFPNHead, UPerHead
 from flatten_dense.necks import FPN
+from flatten_dense.profiling.complexity import count_macs, count_parameters
 from flatten_dense.structures import LabelSpace, default_palette
 from flatten_dense.tasks.semantic_segmentation import SemanticSegmentationTask
 

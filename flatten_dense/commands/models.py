@@ -17,8 +17,8 @@ import torch
 
 from flatten_dense.backbones.staged import MIN_SIDE
 from flatten_dense.commands.published import of_variant
-from flatten_dense.complexity import count_macs, count_parameters
 from flatten_dense.layers import Size
+from flatten_dense.profiling.complexity import count_macs, count_parameters
 
 _MAX_SIDE = 65_536  # far above any photo; beyond it token counts leave 64 bits
 _HEADER = ("model", "native", "parameters", "MACs", "at", "paper: parameters", "FLOPs", "top-1")

@@ -15,6 +15,7 @@ except ImportError:  # Windows has none
     resource = None  # type: ignore[assignment]
 
 _STATUS = Path("/proc/self/status")
+_OOM_SCORE = Path("/proc/self/oom_score_adj")
 _CLEAR_REFS = Path("/proc/self/clear_refs")
 _CGROUP = Path("/sys/fs/cgroup")
 
@@ -80,6 +81,24 @@ def _give_back_unused() -> None:
     """Let the C library return to the system what was freed, so that a pass does not live on it unseen."""
     with contextlib.suppress(OSError, AttributeError):  # another library than glibc
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def spare_the_machine(device: torch.device) -> None:
+    """Let a want of memory end an allocation of this process, or the process, rather than the user's other ones.
+
+    Args:
+        device: that the process works on; those of a GPU reserve far more addresses than they use, so have no limit.
+    """
+    with contextlib.suppress(OSError):
+        _OOM_SCORE.write_text("1000")  # whom the kernel ends first
+    available = available_memory(device)
+    if resource is None or device.type != "cpu" or available is None or not _STATUS.exists():
+        return
+    own = _kibibytes(_STATUS, "VmData")
+    if own is not None:
+        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+        allowed = own + available if hard == resource.RLIM_INFINITY else min(hard, own + available)
+        resource.setrlimit(resource.RLIMIT_DATA, (allowed, hard))
 
 
 def _left_in_container() -> list[int]:

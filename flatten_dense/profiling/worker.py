@@ -13,16 +13,16 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from flatten_dense.backbones import TimmModel
 from flatten_dense.profiling.case import Case
-from flatten_dense.profiling.memory import PeakMemory
+from flatten_dense.profiling.memory import PeakMemory, spare_the_machine
 
 _SMALL_SIDE = 64  # pixels
+_WORDS_FOR_NO_MEMORY = ("can't allocate memory", "bad_alloc")
 
 
 def make_pass(case: Case) -> Callable[[Tensor], None]:
@@ -70,9 +70,9 @@ def main(text: str) -> int:
             answers.write(json.dumps(values) + "\n")
             answers.flush()
 
-        _be_killed_first()
         try:
             case = Case.from_json(text)
+            spare_the_machine(torch.device(case.device))
             if case.threads is not None:
                 torch.set_num_threads(case.threads)
             run, images = make_pass(case), make_images(case, case.size)
@@ -96,13 +96,9 @@ def main(text: str) -> int:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory cannot be had, which PyTorch has no class for on the CPU."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-
-
-def _be_killed_first() -> None:
-    """If memory runs out, the kernel is to end this process, and not the user's others."""
-    with contextlib.suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text("1000")
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(
+        words in str(error) for words in _WORDS_FOR_NO_MEMORY
+    )
 
 
 def _drop_gradients(module: nn.Module) -> None:

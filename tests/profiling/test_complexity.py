@@ -3,7 +3,7 @@ import timm
 import torch
 from torch import nn
 
-from flatten_dense.complexity import count_macs, count_parameters
+from flatten_dense.profiling.complexity import count_macs, count_parameters
 
 IMAGE = (1, 3, 224, 224)
 
