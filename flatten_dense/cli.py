@@ -17,6 +17,7 @@ _COMMANDS = {
     "demo": "make the embedded data set, train on it, evaluate, predict; minutes on a laptop",
     "recipes": "list the packaged recipes that -c understands",
     "models": "list the backbones: parameters and multiply-accumulates at a --size, beside the paper's figures",
+    "profile": "time and memory of models on this machine, and which attention to use: MODEL... --sizes 224,512,1024",
     "check-data": "read a whole data set and report all problems: -c RECIPE --data.root DIR [--json]",
     "make-shards": "put a folder of classified photos into a few tar files, to be streamed: ROOT OUT",
     "fit": "train: -c RECIPE --data.root DIR; resume: --ckpt_path RUN/checkpoints/last.ckpt",

@@ -17,6 +17,7 @@ from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
 from flatten_dense.backbones import TimmBackbone, TimmClassifier, load_weights
 from flatten_dense.callbacks.metrics_file import weights_hash
+from flatten_dense.commands.devices import find_device
 from flatten_dense.commands.recipe_sections import class_named, recipe_section
 from flatten_dense.commands.recipes import find_recipe
 from flatten_dense.commands.runs import new_run
@@ -51,7 +52,7 @@ def run(args: Sequence[str]) -> None:
     given, sections, default_name = _with_checkpoint(args)
     parser.set_defaults(name=default_name)
     options = parser.parse_args([*sections, *given])
-    device = _device(options.device)
+    device = find_device(options.device)
     if min(options.k) < 1:
         raise ValueError(f"--k must be at least 1 neighbour, got {min(options.k)}")
     if not options.temperature > 0:
@@ -127,13 +128,6 @@ def _data_of(saved: dict[str, Any]) -> dict[str, Any]:
         return data
     input_format = {**IMAGENET_EVALUATION.to_dict(), "normalization": saved["input_format"]["normalization"]}
     return {"class_path": "ImageFolderDataModule", "init_args": {"input_format": input_format}}
-
-
-def _device(name: str | None) -> torch.device:
-    try:
-        return torch.empty(0, device=name or ("cuda" if torch.cuda.is_available() else "cpu")).device
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"--device {name}: PyTorch cannot use it here ({str(error).splitlines()[0]})") from None
 
 
 def _build(

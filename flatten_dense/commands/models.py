@@ -101,8 +101,12 @@ def _hint(pattern: str, known: list[str]) -> str:
     return f"did you mean {' or '.join(close)}?" if close else "`flatten-dense models` without a name lists all"
 
 
-def parse_size(words: Sequence[str]) -> Size:
+def parse_size(words: Sequence[str], option: str = "--size") -> Size:
     """Read ``224``, ``512x2048`` or ``512 2048`` as (H, W).
+
+    Args:
+        words: what was given.
+        option: what it was given to, to be named in a refusal.
 
     Raises:
         ValueError: it is something else, or a side that the models do not take.
@@ -111,11 +115,11 @@ def parse_size(words: Sequence[str]) -> Size:
     match = re.fullmatch(r"(\d+)(?:[x ](\d+))?", given.lower())
     if match is None:
         raise ValueError(
-            f"--size takes a side in pixels, or height and width: 224, 512x2048 or 512 2048; got {given!r}"
+            f"{option} takes a side in pixels, or height and width: 224, 512x2048 or 512 2048; got {given!r}"
         )
     height, width = int(match[1]), int(match[2] or match[1])
     if min(height, width) < MIN_SIDE or max(height, width) > _MAX_SIDE:
-        raise ValueError(f"--size must be {MIN_SIDE} to {_MAX_SIDE} pixels on each side, got {height} x {width}")
+        raise ValueError(f"{option} must be {MIN_SIDE} to {_MAX_SIDE} pixels on each side, got {height} x {width}")
     return height, width
 
 

@@ -45,14 +45,14 @@ class Crossover(NamedTuple):
     """Where a cost falls below another's, and stays there up to the largest size.
 
     Attributes:
-        side: in pixels, interpolated; None where it cannot be.
-        words: the same, to be read after "from"; says so where it lies outside of the sizes.
-        is_reached: whether the cost is the lower one at the largest size.
+        words: it, to be read after "from".
+        side: in pixels, interpolated; None where it lies outside of the sizes, or one of the costs is not known.
+        latest: a side by which it has happened; None if it has not by the largest.
     """
 
-    side: float | None
     words: str
-    is_reached: bool
+    side: float | None
+    latest: float | None
 
 
 def crossover(sides: Sequence[float], costs: Sequence[float | None], others: Sequence[float | None]) -> Crossover:
@@ -69,17 +69,17 @@ def crossover(sides: Sequence[float], costs: Sequence[float | None], others: Seq
         if cost or other  # sizes at which neither is known say nothing
     ]
     if not known:
-        return Crossover(None, "not measured", False)
+        return Crossover("not measured", None, None)
     if known[-1][1] >= 0:
-        return Crossover(None, f"beyond {known[-1][0]:.0f}", False)
+        return Crossover(f"beyond {known[-1][0]:.0f}", None, None)
     dearer = [index for index, (_, ratio) in enumerate(known) if ratio >= 0]
     if not dearer:
-        return Crossover(None, f"below {known[0][0]:.0f}", True)
+        return Crossover(f"below {known[0][0]:.0f}", None, known[0][0])
     (low, before), (high, after) = known[dearer[-1] : dearer[-1] + 2]
     if math.isinf(before) or math.isinf(after):
-        return Crossover(None, f"between {low:.0f} and {high:.0f}", True)
+        return Crossover(f"between {low:.0f} and {high:.0f}", None, high)
     side = low * (high / low) ** (before / (before - after))
-    return Crossover(side, f"about {side:.0f}", True)
+    return Crossover(f"about {side:.0f}", side, side)
 
 
 def _log_ratio(cost: float | None, other: float | None) -> float:

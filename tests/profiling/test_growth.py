@@ -53,23 +53,23 @@ def test_the_crossing_of_two_powers_is_found():
     found = crossover(SIDES, linear, quadratic)
     assert found.side == pytest.approx(math.sqrt(700_000))
     assert found.words == "about 837"
-    assert found.is_reached
+    assert found.latest == found.side
 
 
 def test_cheaper_everywhere():
-    assert crossover(SIDES, [1, 2, 3, 4], [2, 3, 4, 5]) == (None, "below 224", True)
+    assert crossover(SIDES, [1, 2, 3, 4], [2, 3, 4, 5]) == ("below 224", None, 224)
 
 
 def test_dearer_everywhere():
-    assert crossover(SIDES, [2, 3, 4, 5], [1, 2, 3, 4]) == (None, "beyond 2048", False)
+    assert crossover(SIDES, [2, 3, 4, 5], [1, 2, 3, 4]) == ("beyond 2048", None, None)
 
 
 def test_equal_is_not_cheaper():
-    assert not crossover(SIDES, [1, 2, 3, 4], [1, 2, 3, 4]).is_reached
+    assert crossover(SIDES, [1, 2, 3, 4], [1, 2, 3, 4]).latest is None
 
 
 def test_cheaper_only_at_small_sizes_is_no_crossing():
-    assert crossover(SIDES, [1, 2, 3, 4], [2, 3, 3, 3]) == (None, "beyond 2048", False)
+    assert crossover(SIDES, [1, 2, 3, 4], [2, 3, 3, 3]) == ("beyond 2048", None, None)
 
 
 def test_of_several_crossings_the_last_counts():
@@ -78,13 +78,13 @@ def test_of_several_crossings_the_last_counts():
 
 
 def test_what_cannot_be_had_is_dearer_than_all():
-    assert crossover(SIDES, [2, 3, 4, 5], [1, 2, 3, None]) == (None, "between 1024 and 2048", True)
-    assert crossover(SIDES, [1, 2, 3, None], [2, 3, 4, 5]) == (None, "beyond 2048", False)
+    assert crossover(SIDES, [2, 3, 4, 5], [1, 2, 3, None]) == ("between 1024 and 2048", None, 2048)
+    assert crossover(SIDES, [1, 2, 3, None], [2, 3, 4, 5]) == ("beyond 2048", None, None)
 
 
 def test_sizes_at_which_neither_is_known_say_nothing():
-    assert crossover(SIDES, [1, 2, None, None], [2, 3, None, None]) == (None, "below 224", True)
-    assert crossover(SIDES, [2, 3, None, None], [1, 2, None, None]) == (None, "beyond 512", False)
+    assert crossover(SIDES, [1, 2, None, None], [2, 3, None, None]) == ("below 224", None, 224)
+    assert crossover(SIDES, [2, 3, None, None], [1, 2, None, None]) == ("beyond 512", None, None)
 
 
 def test_nothing_in_common():

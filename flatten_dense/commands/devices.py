@@ -1,0 +1,17 @@
+"""The device that an option names."""
+
+from __future__ import annotations
+
+import torch
+
+
+def find_device(name: str | None) -> torch.device:
+    """The device of ``--device``: a GPU if there is one and none is named.
+
+    Raises:
+        ValueError: PyTorch cannot use it here.
+    """
+    try:
+        return torch.empty(0, device=name or ("cuda" if torch.cuda.is_available() else "cpu")).device
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"--device {name}: PyTorch cannot use it here ({str(error).splitlines()[0]})") from None
