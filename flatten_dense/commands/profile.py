@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import math
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -150,28 +151,30 @@ def _parser() -> argparse.ArgumentParser:
         default="float32",
         help="bfloat16: autocast (default: %(default)s)",
     )
-    parser.add_argument("--batch_size", type=_number(int, 1), default=1, help="images of a pass (default: 1)")
-    parser.add_argument("--threads", type=_number(int, 1), help="on the CPU (default: PyTorch's choice)")
+    parser.add_argument("--batch_size", type=_whole_number, default=1, help="images of a pass (default: 1)")
+    parser.add_argument("--threads", type=_whole_number, help="on the CPU (default: PyTorch's choice)")
     parser.add_argument(
-        "--repetitions", type=_number(int, 1), default=10, help="timed passes; fewer if they take long (default: 10)"
+        "--repetitions", type=_whole_number, default=10, help="timed passes; fewer if they take long (default: 10)"
     )
     parser.add_argument(
-        "--limit", type=_number(float, 0.0), default=60.0, metavar="SECONDS", help="longest pass (default: 60)"
+        "--limit", type=_positive_number, default=60.0, metavar="SECONDS", help="longest pass (default: 60)"
     )
     parser.add_argument("--output", type=Path, help="new or empty folder (default: runs/profile/TIME)")
     parser.add_argument("--json", action="store_true", help="print what profile.json holds; the table goes to stderr")
     return parser
 
 
-def _number(kind: type[int] | type[float], least: float) -> Callable[[str], float]:
-    def read(text: str) -> float:
-        try:
-            number = kind(text)
-        except ValueError:
-            number = kind(least - 1)
-        if not number >= least:
-            name = "a whole number" if kind is int else "a number"
-            raise argparse.ArgumentTypeError(f"must be {name} from {least} on, got {text!r}")
-        return number
+def _whole_number(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1 on, got {text!r}")
+    return int(text)
 
-    return read
+
+def _positive_number(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a number above 0, got {text!r}")
+    return number

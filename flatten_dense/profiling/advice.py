@@ -98,9 +98,7 @@ def _advice(linear: Curve, softmax: Curve) -> str:
     left_out = _left_out(linear, softmax, a.pixels)
     crossing = compare(linear, softmax).time
     if not left_out and 1 / _HARDLY < speed < _HARDLY:
-        return (
-            f"{ours} and {theirs} take the same time at {a.side:.0f}, to 3 %, the former {memory}: choose by accuracy"
-        )
+        return f"choose by accuracy: at {a.side:.0f} {ours} takes the time of {theirs} to within 3 %, and {memory}"
     if crossing.latest is None:
         return f"use {theirs}: {ours} takes {1 / speed:.2g} times as long at {a.side:.0f}, and {memory}{left_out}"
     is_everywhere = crossing.side is None and crossing.latest == linear[0].side

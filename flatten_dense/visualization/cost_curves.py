@@ -101,12 +101,14 @@ def _draw(axes: Axes, curve: CostCurve, number: int) -> None:
     crossing = curve.crossings[number]
     if crossing is not None:
         height = math.exp(float(np.interp(math.log(crossing), np.log(sides), np.log(costs))))
+        is_left = crossing**2 < curve.sides[0] * curve.sides[-1]
         axes.plot(crossing, height, "o", markersize=13, markerfacecolor="none", markeredgecolor=colour)
         axes.annotate(
             f"less from {crossing:.0f}",
             (crossing, height),
-            (10, -16),
+            (10, -16) if is_left else (-12, 10),
             textcoords="offset points",
+            ha="left" if is_left else "right",
             color=colour,
             fontsize="small",
             fontweight="bold",

@@ -15,7 +15,7 @@ needs_linux = pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK)
 def test_the_peak_is_what_was_taken_though_it_is_free_again():
     peak = PeakMemory(CPU)
     torch.ones(64 * MEBIBYTE, dtype=torch.uint8)
-    assert 64 * MEBIBYTE <= peak.read() < 72 * MEBIBYTE
+    assert 63 * MEBIBYTE < peak.read() < 72 * MEBIBYTE  # pages of the heap may be given back meanwhile
 
 
 @needs_linux
