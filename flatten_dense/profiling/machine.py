@@ -25,7 +25,9 @@ def machine_facts(device: torch.device) -> dict[str, Any]:
         "available_memory": available_memory(torch.device("cpu")),
         "system": platform.platform(terse=True),
         "python": platform.python_version(),
-        **{name.replace("-", "_"): version(name) for name in ("flatten-dense", "torch", "timm")},
+        "torch": str(torch.__version__),
+        "timm": version("timm"),
+        "flatten_dense": version("flatten-dense"),
     }
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
