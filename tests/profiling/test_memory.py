@@ -70,3 +70,25 @@ def test_a_container_without_a_limit_has_what_the_machine_has(monkeypatch, tmp_p
     (tmp_path / "memory.current").write_text("1\n")
     monkeypatch.setattr(memory, "_CGROUP", tmp_path)
     assert available_memory(CPU) > 16 * MEBIBYTE
+
+
+@needs_linux
+def test_a_process_can_take_what_is_free_and_no_more(monkeypatch, tmp_path):
+    limits = []
+    monkeypatch.setattr(memory, "_OOM_SCORE", tmp_path / "oom_score_adj")
+    monkeypatch.setattr(memory, "available_memory", lambda device: 5 * MEBIBYTE)
+    monkeypatch.setattr(memory.resource, "setrlimit", lambda kind, values: limits.append((kind, values[0])))
+    memory.spare_the_machine(CPU)
+    own = memory._kibibytes(Path("/proc/self/status"), "VmData")
+    ((kind, limit),) = limits
+    assert kind == memory.resource.RLIMIT_DATA
+    assert abs(limit - own - 5 * MEBIBYTE) < MEBIBYTE
+    assert (tmp_path / "oom_score_adj").read_text() == "1000"
+
+
+def test_a_process_on_a_gpu_has_no_limit(monkeypatch, tmp_path):
+    monkeypatch.setattr(memory, "_OOM_SCORE", tmp_path / "oom_score_adj")
+    monkeypatch.setattr(memory, "available_memory", lambda device: 5 * MEBIBYTE)
+    before = memory.resource and memory.resource.getrlimit(memory.resource.RLIMIT_DATA)
+    memory.spare_the_machine(torch.device("cuda"))
+    assert before == (memory.resource and memory.resource.getrlimit(memory.resource.RLIMIT_DATA))
