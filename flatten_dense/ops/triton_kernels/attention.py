@@ -1,3 +1,4 @@
+# mypy: disable-error-code="import-untyped, import-not-found"
 """Focused linear attention on CUDA: the operator's forward and backward over Triton kernels.
 
 Source: arXiv 2308.00442, section 4; what is read and written how often, and why, is in docs/kernels.md.
@@ -13,6 +14,23 @@ import torch
 from torch import Tensor
 
 
+WIDE_HEAD = 64  # wider ones need the shared memory of an A100 or H100 for their D x D numbers
+SHARED_MEMORY_FOR_WIDE_HEADS = 160 * 1024
+
+
+def supports(q: Tensor, num_heads: int, focusing_factor: float) -> bool:
+    """Whether the kernels can compute this: float32 or half, heads of 16 to 128 channels, Triton, a recent GPU."""
+    head_dim = q.shape[-1] // num_heads
+    return (
+        q.is_cuda
+        and q.dtype in (torch.float16, torch.bfloat16, torch.float32)
+        and 16 <= head_dim <= 128
+        and q.numel() > 0
+        and _can_compile(q.device)
+        and (head_dim <= WIDE_HEAD or _shared_memory(q.device) >= SHARED_MEMORY_FOR_WIDE_HEADS)
+    )
+
+
 @cache
 def _can_compile(device: torch.device) -> bool:
     # Compute capability 8.0 brought bf16 and TF32 products.
@@ -23,15 +41,12 @@ def _can_compile(device: torch.device) -> bool:
     )
 
 
-def supports(q: Tensor, num_heads: int, focusing_factor: float) -> bool:
-    """Whether the kernels can compute this: float32 or half, heads of 16 to 128 channels, Triton, a recent GPU."""
-    return (
-        q.is_cuda
-        and q.dtype in (torch.float16, torch.bfloat16, torch.float32)
-        and 16 <= q.shape[-1] // num_heads <= 128
-        and q.numel() > 0
-        and _can_compile(q.device)
-    )
+@cache
+def _shared_memory(device: torch.device) -> int:
+    from triton.runtime import driver
+
+    index = torch.cuda.current_device() if device.index is None else device.index
+    return int(driver.active.utils.get_device_properties(index)["max_shared_mem"])
 
 
 def forward(

@@ -80,13 +80,16 @@ def load_encoded(
         upper = top * table_width
         lower = tl.minimum(top + 1, table_height - 1) * table_width
         right = tl.minimum(left + 1, table_width - 1)
-        across = (column - left)[:, None]
-        first = load_tile(table, C, upper + left, row_ok, columns, column_ok).to(tl.float32)
-        second = load_tile(table, C, upper + right, row_ok, columns, column_ok)
-        above = first + (second - first) * across
-        first = load_tile(table, C, lower + left, row_ok, columns, column_ok).to(tl.float32)
-        second = load_tile(table, C, lower + right, row_ok, columns, column_ok)
-        tile += above + (first + (second - first) * across - above) * (row - top)[:, None]
+        across = column - left
+        down = row - top
+        corner = load_tile(table, C, upper + left, row_ok, columns, column_ok).to(tl.float32)
+        tile += corner * ((1 - down) * (1 - across))[:, None]
+        corner = load_tile(table, C, upper + right, row_ok, columns, column_ok).to(tl.float32)
+        tile += corner * ((1 - down) * across)[:, None]
+        corner = load_tile(table, C, lower + left, row_ok, columns, column_ok).to(tl.float32)
+        tile += corner * (down * (1 - across))[:, None]
+        corner = load_tile(table, C, lower + right, row_ok, columns, column_ok).to(tl.float32)
+        tile += corner * (down * across)[:, None]
     return tile
 
 

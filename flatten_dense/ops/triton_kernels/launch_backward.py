@@ -70,6 +70,7 @@ def gradients(
         **tiles.over_heads(),
     )
     _, state, mean = sum_chunks(partial, tiles, keys, key_padding_mask)
+    encoding_kind = encoding_mode(encoding_size, kv_size)
     programs = batch * -(-keys // tiles.block_t)
     key_scale_partial = torch.empty(programs, channels, device=device)
     dk, dv = (torch.empty(x.shape, dtype=x.dtype, device=device) for x in (k, v))
@@ -83,9 +84,9 @@ def gradients(
         ),
         BLOCK_C=tiles.block_c,
         FACTOR=focusing_factor,
-        ENCODING=encoding_mode(encoding_size, kv_size),
+        ENCODING=encoding_kind,
         MASKED=key_padding_mask is not None,
-        **tiles.over_heads(),
+        **tiles.over_heads(encoding=encoding_kind),
     )
     # y = a / softplus(scale): the gradient of the softplus is -(sum of y dy) / softplus.
     dscale = -(scale_partial.sum(0) + key_scale_partial.sum(0)) / softplus * scale.float().flatten().sigmoid()

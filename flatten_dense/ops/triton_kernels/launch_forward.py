@@ -19,7 +19,7 @@ from flatten_dense.ops.triton_kernels.launching import (
 )
 from flatten_dense.ops.triton_kernels.summing import sum_chunks
 
-ROWS = 64  # tokens of a tile in the pass that only measures keys
+MEASURED = 2048  # numbers of a tile in the pass that only measures keys: few, so that many programs load at once
 
 
 def attend(
@@ -40,22 +40,24 @@ def attend(
     (batch, tokens, channels), keys = q.shape, k.shape[1]
     tiles = Tiles(channels, num_heads, torch.promote_types(q.dtype, v.dtype))
     head_dim, device = tiles.head_dim, q.device
-    focus = {"FACTOR": focusing_factor, "ENCODING": encoding_mode(encoding_size, kv_size)}
+    encoding_kind = encoding_mode(encoding_size, kv_size)
+    focus = {"FACTOR": focusing_factor, "ENCODING": encoding_kind}
     grids = (*kv_size, *encoding_size)
     table_stride = 0 if encoding.shape[0] == 1 else encoding.stride(0)
     k_strides, v_strides = k.stride()[:2], v.stride()[:2]
 
+    rows = MEASURED // tiles.block_c
     inverses, lengths = torch.empty(2, batch, keys, device=device).unbind()
     launch(
         key_lengths_kernel,
-        batch * -(-keys // ROWS),
+        batch * -(-keys // rows),
         (
             *(k, readable_mask(key_padding_mask, k), softplus, encoding, inverses, lengths),
             *(*k_strides, table_stride, keys, *grids),
         ),
         C=channels,
         BLOCK_C=tiles.block_c,
-        BLOCK_T=ROWS,
+        BLOCK_T=rows,
         MASKED=key_padding_mask is not None,
         **focus,
         num_warps=4,
@@ -71,7 +73,7 @@ def attend(
         ),
         FOLD=tiles.fold,
         **focus,
-        **tiles.over_heads(),
+        **tiles.over_heads(encoding=encoding_kind),
     )
     context, state, mean = sum_chunks(partial, tiles, keys, key_padding_mask)
     out = torch.empty(q.shape, dtype=q.dtype, device=device)

@@ -93,8 +93,14 @@ class Tiles:
         """Rows of a tile that are held by different threads, which load 16 bytes each."""
         return min(self.block_t, self.num_warps * 32 * (16 // self.dtype.itemsize) // self.block_d)
 
-    def over_heads(self, larger: int = 1) -> dict[str, object]:
-        """Constants and options of the kernels that work head by head, for tiles that are so many times larger."""
+    def over_heads(self, larger: int = 1, encoding: int = 0) -> dict[str, object]:
+        """Constants and options of the kernels that work head by head.
+
+        Args:
+            larger: how many times the usual size tiles are.
+            encoding: its mode; where rows of a table are gathered, shared memory has no room to load them ahead.
+        """
+        ahead = self.block_d <= 64 and encoding != device_functions.STRETCHED.value
         return {
             "G": self.num_heads,
             "D": self.head_dim,
@@ -102,7 +108,7 @@ class Tiles:
             "BLOCK_T": self.block_t * larger,
             "PRECISION": self.precision,
             "num_warps": self.num_warps * larger,
-            "num_stages": 2 if self.block_d <= 64 else 1,  # one tile is loaded ahead, where shared memory allows
+            "num_stages": 2 if ahead else 1,
         }
 
 

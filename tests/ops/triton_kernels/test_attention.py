@@ -23,6 +23,7 @@ class OnGpu:
 @pytest.fixture
 def recent_gpu(monkeypatch):
     monkeypatch.setattr(attention, "_can_compile", lambda device: True)
+    monkeypatch.setattr(attention, "_shared_memory", lambda device: 227 * 1024)
 
 
 @pytest.mark.usefixtures("recent_gpu")
@@ -40,6 +41,13 @@ def test_takes_heads_of_16_to_128_channels(dtype, head_dim):
 )
 def test_leaves_the_rest_to_other_forms(q):
     assert not attention.supports(q, 1, 3)
+
+
+@pytest.mark.usefixtures("recent_gpu")
+@pytest.mark.parametrize(("head_dim", "answer"), [(64, True), (65, False)])
+def test_wide_heads_need_a_gpu_with_much_shared_memory(monkeypatch, head_dim, answer):
+    monkeypatch.setattr(attention, "_shared_memory", lambda device: 99 * 1024)
+    assert attention.supports(OnGpu(head_dim), 1, 3) == answer
 
 
 @pytest.mark.parametrize(("capability", "answer"), [((7, 5), False), ((8, 0), True), ((9, 0), True)])
