@@ -93,7 +93,7 @@ class Profile:
                     models.index(choice.model) if len(models) > 1 else number,
                     [point.side for point in curve],
                     costs,
-                    growth(curve),
+                    growth(curve)[:2],
                     (found.time.side, found.memory.side) if found else (None, None),
                     choice.is_softmax,
                     next((f"{in_short(point.size)} {point.skipped}" for point in curve if point.skipped), ""),

@@ -11,8 +11,8 @@ from flatten_dense.profiling.sweep import Point
 
 _COLUMNS = ("time", "images/s", "peak memory", "MACs", "time", "memory")
 _WIDTHS = (9, 9, 11, 8, 6, 6)
-_GROWTH = ("time", "memory", "less time from", "less memory from")
-_GROWTH_WIDTHS = (6, 6, 22, 22)
+_GROWTH = ("time", "memory", "at last: time", "memory", "less time from", "less memory from")
+_GROWTH_WIDTHS = (6, 6, 13, 6, 20, 20)
 _UNKNOWN = "-"
 
 
@@ -59,7 +59,7 @@ class ProfileTable:
             seconds_in_words(point.median),
             f"{self._batch_size / point.median:.3g}",
             _UNKNOWN if point.peak is None else bytes_in_words(point.peak),
-            _UNKNOWN if macs is None else f"{macs / 1e9:.2f}G" if macs >= 1e7 else f"{macs / 1e6:.2f}M",
+            _UNKNOWN if macs is None else f"{macs / 1e9:.2f}G" if macs >= 1e9 else f"{macs / 1e6:.2f}M",
             _UNKNOWN if times is None else f"{times:.2f}",
             _UNKNOWN if memories is None else f"{memories:.2f}",
         )
@@ -80,7 +80,7 @@ class ProfileTable:
             for sibling in softmax_siblings(curve, curves):
                 other, time, memory = compare(curve, sibling)
                 name = other.model if other.attention is None else other.attention
-                cells = ("", "", time.words, memory.words)
+                cells = ("", "", "", "", time.words, memory.words)
                 lines.append(self._growth_line(None, cells, f"  beside {name}"))
         return lines
 

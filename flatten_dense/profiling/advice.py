@@ -18,10 +18,19 @@ _STEP = 32  # pixels that an advised side is rounded up to
 
 
 class Growth(NamedTuple):
-    """Exponents e of cost = factor * pixels ** e; None where fewer than two sizes are known."""
+    """Exponents e of cost = factor * pixels ** e; None where fewer than two sizes are known.
+
+    Attributes:
+        time: over all sizes.
+        memory: over all sizes.
+        last_time: between the two largest, where what does not depend on the size counts least.
+        last_memory: likewise.
+    """
 
     time: float | None
     memory: float | None
+    last_time: float | None
+    last_memory: float | None
 
 
 class Comparison(NamedTuple):
@@ -34,11 +43,11 @@ class Comparison(NamedTuple):
 
 def growth(curve: Curve) -> Growth:
     """How a choice's costs grow."""
-    pixels = [point.pixels for point in curve]
-    return Growth(
-        growth_exponent(pixels, [point.median or 0.0 for point in curve]),
-        growth_exponent(pixels, [float(point.peak or 0) for point in curve]),
-    )
+    times = [(point.pixels, point.median) for point in curve if point.median]
+    memories = [(point.pixels, float(point.peak)) for point in curve if point.peak]
+    exponents = [growth_exponent([p for p, _ in c], [cost for _, cost in c]) for c in (times, memories)]
+    last = [growth_exponent([p for p, _ in c], [cost for _, cost in c]) for c in (times[-2:], memories[-2:])]
+    return Growth(*exponents, *last)
 
 
 def compare(curve: Curve, other: Curve) -> Comparison:

@@ -46,9 +46,9 @@ def test_growth_and_what_is_less_from_where_on():
     softmax = [Point(S, (side, side), (float(side**4) / 900,), side**4) for side in (10, 100)]
     text = "\n".join(TABLE.growth([linear, softmax]))
     assert [line.split() for line in text.splitlines()[1:]] == [
-        ["flatten_pvt", "LLLL", "1.00", "1.00"],
+        ["flatten_pvt", "LLLL", "1.00", "1.00", "1.00", "1.00"],
         ["beside", "SSSS", "about", "30", "below", "10"],
-        ["flatten_pvt", "SSSS", "2.00", "2.00"],
+        ["flatten_pvt", "SSSS", "2.00", "2.00", "2.00", "2.00"],
     ]
 
 

@@ -21,6 +21,11 @@ def test_growth_of_time_and_of_memory():
     assert (found.time, found.memory) == (pytest.approx(1), pytest.approx(2))
 
 
+def test_growth_at_last_is_that_between_the_two_largest_sizes():
+    found = growth(curve("L", [1, 512**2, 1024**2], [1, 512**4, 1024**4]))
+    assert (found.last_time, found.last_memory) == (pytest.approx(1), pytest.approx(2))
+
+
 def test_growth_passes_over_what_was_left_out():
     assert growth(curve("L", [224**2, 512**2, None])).time == pytest.approx(1)
 
