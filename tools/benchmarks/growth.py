@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import math
 import time
 from statistics import median
 from typing import Any
 
-import numpy as np
-
 from benchmarks.table import Table
 from benchmarks.timing import machine
 from flatten_dense.profiling import Case, FreshModel
+from flatten_dense.profiling.growth import growth_exponent
 
 GIB = 2**30
 
@@ -50,13 +50,12 @@ def measure(side: int, options: argparse.Namespace) -> tuple[float, int, int]:
 
 
 def exponent(rows: list[dict[str, Any]], name: str) -> float:
-    """Of the growth of a column with the pixels, by least squares of the logarithms; NaN without two measured sizes.
+    """Of the growth of a column with the pixels; NaN without two measured sizes.
 
     Args:
         rows: with a ``side`` each.
         name: of the column.
     """
     pixels, values = [row["side"] ** 2 for row in rows], [row[name] for row in rows]
-    if len(rows) < 2 or min(values) <= 0:
-        return float("nan")
-    return float(np.polyfit(np.log(pixels), np.log(values), 1)[0])
+    found = growth_exponent(pixels, values)
+    return math.nan if found is None else found

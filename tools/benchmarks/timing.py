@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import platform
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import timm
 import torch
+
+from flatten_dense.profiling.machine import processor_name
 
 
 def alternating_medians(
@@ -70,12 +70,4 @@ def machine(threads: int, device: str = "cpu") -> str:
     versions = f"torch {torch.__version__}, timm {timm.__version__}"
     if torch.device(device).type == "cuda":
         return f"{torch.cuda.get_device_name(device)}, CUDA {torch.version.cuda}, {versions}"
-    return f"{cpu_name()}, {threads} thread(s), {versions}"
-
-
-def cpu_name() -> str:
-    """The processor, as it calls itself."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor() or platform.machine())
+    return f"{processor_name()}, {threads} thread(s), {versions}"
