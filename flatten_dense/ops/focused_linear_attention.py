@@ -11,7 +11,7 @@ column mean_j phi(k)_j; float32, or float64 for float64.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -72,10 +72,24 @@ def focused_linear_attention(
         return plain_attention(
             q, k, v, scale, encoding, key_padding_mask, encoding_size, kv_size, num_heads, focusing_factor
         )
-    out: Tensor = torch.ops.flatten_dense.focused_attention(
-        q, k, v, scale, encoding, key_padding_mask, encoding_size, kv_size, num_heads, float(focusing_factor)
-    )[0]
-    return out
+    arguments = (q, k, v, scale, encoding, key_padding_mask, encoding_size, kv_size, num_heads, float(focusing_factor))
+    if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        return cast(Tensor, _Attention.apply(*arguments))
+    return cast(Tensor, torch.ops.flatten_dense.focused_attention(*arguments)[0])
+
+
+class _Attention(torch.autograd.Function):
+    """The operator with its gradient. That which torch.library adds, for compilers, takes longer at each call."""
+
+    @staticmethod
+    def forward(ctx: Any, *arguments: Any) -> Tensor:  # noqa: ANN401
+        output: tuple[Tensor, Tensor] = torch.ops.flatten_dense.focused_attention(*arguments)
+        _save(ctx, arguments, output)
+        return output[0]
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+        return _differentiate(ctx, grad)
 
 
 def _forward(q: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:  # noqa: ANN401
@@ -107,7 +121,7 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> N
     ctx.options = inputs[6:]
 
 
-def _differentiate(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+def _differentiate(ctx: Any, grad: Tensor, _: Tensor | None = None) -> tuple[Tensor | None, ...]:  # noqa: ANN401
     *inputs, context = ctx.saved_tensors
     if torch.is_grad_enabled():  # create_graph: someone will differentiate this, and only the composite can be
         wanted = [x for x, needed in zip(inputs, ctx.needs_input_grad, strict=False) if needed]

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
+from flatten_dense.layers import FocusedLinearAttention
 from flatten_dense.ops import attention_form
 from flatten_dense.ops.focused_linear_attention import focused_linear_attention
 from flatten_dense.ops.forms import FORMS, load_form
@@ -217,6 +218,30 @@ def test_checkpointing_gives_the_same_gradients():
     ):
         results.append(torch.autograd.grad(out.sum(), tensors))
     torch.testing.assert_close(*results)
+
+
+@pytest.mark.parametrize("form", FORMS[1:])
+def test_training_keeps_the_inputs_and_the_state_alone(form):
+    tensors, options = make_inputs("long", masked=True)
+    tensors = [x.float().requires_grad_() for x in tensors]
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x) or x, lambda x: x):
+        call(form, tensors, options)
+    ours = {x.data_ptr() for x in (*tensors, options[-1])}
+    assert [tuple(x.shape) for x in kept if x.data_ptr() not in ours] == [(2, 2, 16, 17)]
+
+
+def test_gradients_under_data_parallel_training_are_the_same(tmp_path):
+    store = torch.distributed.FileStore(str(tmp_path / "store"), 1)
+    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    try:
+        core = FocusedLinearAttention(32, 2, TABLE)
+        qkv = [torch.randn(2, 6, 32) for _ in range(3)]
+        expected = torch.autograd.grad(core(*qkv, TABLE, TABLE).sum(), list(core.parameters()))
+        torch.nn.parallel.DistributedDataParallel(core)(*qkv, TABLE, TABLE).sum().backward()
+        torch.testing.assert_close([p.grad for p in core.parameters()], list(expected))
+    finally:
+        torch.distributed.destroy_process_group()
 
 
 def test_a_frozen_input_gets_no_gradient():

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from flatten_dense.ops.streaming import attention as streaming
 from flatten_dense.ops.streaming import chunks
@@ -41,3 +42,31 @@ def test_context_is_the_mean_over_the_keys():
         head, values = phi[image, keep][:, 4:], v[image, keep][:, 4:]
         expected = torch.cat([head.T @ values, head.sum(0).unsqueeze(1)], 1) / keep.sum()
         torch.testing.assert_close(context[image, 1], expected)
+
+
+class LargestTensor(TorchDispatchMode):
+    """Notes how many numbers the largest tensors hold that are made inside."""
+
+    def __init__(self):
+        super().__init__()
+        self.made = {}
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        if isinstance(out, torch.Tensor):
+            storage = out.untyped_storage()
+            self.made[storage.data_ptr()] = storage.nbytes() // out.element_size()
+        return out
+
+
+def test_no_whole_map_exists_beside_the_outputs(monkeypatch):
+    monkeypatch.setattr(chunks, "NUMBERS", C * 40)
+    (q, k, v, scale, encoding, mask), options = make_inputs(1, (20, 20), (7, 7))
+    outer = {x.untyped_storage().data_ptr() for x in (q, k, v)}
+    with LargestTensor() as forward:
+        out, context = streaming.forward(q, k, v, scale, encoding, mask, *options)
+    with LargestTensor() as backward:
+        gradients = streaming.backward(out, q, k, v, scale, encoding, mask, context, *options)
+    outer |= {x.untyped_storage().data_ptr() for x in (out, *gradients)}
+    made = [size for mode in (forward, backward) for at, size in mode.made.items() if at not in outer]
+    assert max(made) <= C * 60
