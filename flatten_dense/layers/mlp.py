@@ -9,10 +9,12 @@ import torch.nn.functional as F
 from timm.layers.mlp import Mlp as TimmMlp
 from torch import Tensor, nn
 
-from flatten_dense.layers.streaming import rows_per_piece
+from flatten_dense.layers.streaming import product_type, rows_per_piece
 from flatten_dense.layers.token_grid import Size, TokenGrid
+from flatten_dense.ops.bands import bands
 from flatten_dense.ops.depthwise_convolution import depthwise_convolution
-from flatten_dense.ops.native.block import add_mlp, takes_mlp
+from flatten_dense.ops.native import block, pieces
+from flatten_dense.ops.native.block import takes_mlp
 
 
 class Mlp(TimmMlp):
@@ -34,10 +36,13 @@ class Mlp(TimmMlp):
             ``x``.
         """
         fc1, fc2 = cast(nn.Linear, self.fc1), cast(nn.Linear, self.fc2)
-        is_gelu = type(self.act) is nn.GELU and self.act.approximate == "none"
-        if is_gelu and not torch.is_autocast_enabled(x.device.type) and takes_mlp(x, norm, fc1, fc2):
-            return add_mlp(x, cast(nn.LayerNorm, norm), fc1, fc2)
         rows = rows_per_piece(fc1.out_features, x.device)
+        is_gelu = type(self.act) is nn.GELU and self.act.approximate == "none"
+        if is_gelu and takes_mlp(x, norm, fc1, fc2):
+            if product_type(x) == torch.float32:
+                return block.add_mlp(x, cast(nn.LayerNorm, norm), fc1, fc2)
+            if product_type(x) == torch.bfloat16:
+                return pieces.add_mlp(x, cast(nn.LayerNorm, norm), fc1, fc2, rows)
         for piece in torch.split(x.flatten(0, 1), rows):
             piece += self(norm(piece), grid)
         return x
@@ -80,21 +85,19 @@ class ConvMlp(nn.Module):
             ``x``.
         """
         (height, width), maps = grid.size, x.view(x.shape[0], *grid.size, x.shape[2])
-        rows = max(4, rows_per_piece(x.shape[0] * width * self.fc1.out_features, x.device))
+        fc1, fc2, row = self.fc1, self.fc2, width * self.fc1.out_features
+        if grid.padding is None and product_type(x) == torch.bfloat16 and takes_mlp(x, norm, fc1, fc2, self.dwconv):
+            rows, before = max(4, rows_per_piece(row, x.device)), cast(nn.LayerNorm, norm)
+            return pieces.add_conv_mlp(x, grid.size, before, fc1, self.dwconv, fc2, self.relu, rows)
         above: list[Tensor] = []
-        done = 0
-        for start in range(0, height, rows):
-            stop = min(start + rows, height)
-            hidden = self._expand(norm(maps[:, start:stop]))
+        for band in bands(height, max(4, rows_per_piece(x.shape[0] * row, x.device))):
+            hidden = self._expand(norm(maps[:, band.start : band.stop]))
             if grid.padding is not None:
-                hidden = hidden.masked_fill(grid.padding[:, start:stop].unsqueeze(-1), 0)
-            # A row needs the one below it: a band's last row waits for the next band, and takes the one above it along.
+                hidden = hidden.masked_fill(grid.padding[:, band.start : band.stop].unsqueeze(-1), 0)
             hidden = torch.cat([*above, hidden], dim=1)
-            ready = hidden.shape[1] - (stop < height)
             convolved = self._convolve(hidden.flatten(1, 2), (hidden.shape[1], width)).view_as(hidden)
-            out = self._contract(convolved[:, len(above) : ready])
-            maps[:, done : done + out.shape[1]] += out
-            above, done = [hidden[:, -2:]], done + out.shape[1]
+            maps[:, band.done : band.ready] += self._contract(convolved[:, slice(*band.result)])
+            above = [hidden[:, -2:]]
         return x
 
     def _expand(self, x: Tensor) -> Tensor:

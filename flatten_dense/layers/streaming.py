@@ -39,3 +39,9 @@ def add_over(own: Tensor, x: Tensor) -> Tensor:
     if own.is_contiguous() and own.dtype == torch.promote_types(own.dtype, x.dtype):
         return own.add_(x)
     return (own + x).contiguous()
+
+
+def product_type(x: Tensor) -> torch.dtype:
+    """The type in which matrix products with ``x`` are made here: its own, or what autocast says."""
+    device = x.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype

@@ -53,9 +53,9 @@ def takes_layers(x: Tensor, *layers: nn.Module) -> bool:
     )
 
 
-def takes_mlp(x: Tensor, layer_norm: nn.Module, fc1: nn.Linear, fc2: nn.Linear) -> bool:
-    """Whether :func:`add_mlp` takes these."""
-    return takes_layers(x, layer_norm, fc1, fc2) and fc1.out_features % LANES == 0 and x.is_contiguous()
+def takes_mlp(x: Tensor, layer_norm: nn.Module, fc1: nn.Linear, fc2: nn.Linear, *convolution: nn.Conv2d) -> bool:
+    """Whether :func:`add_mlp` takes these, and perhaps a convolution between them."""
+    return takes_layers(x, layer_norm, fc1, fc2, *convolution) and fc1.out_features % LANES == 0 and x.is_contiguous()
 
 
 def takes_attention(x: Tensor, kernels: Tensor, num_heads: int, focusing_factor: float) -> bool:

@@ -4,22 +4,9 @@
 #include <omp.h>
 
 #include "block.h"
+#include "gelu.h"
 
 #define TOKENS 64 // a multiple of every TILE
-
-// x (1 + erf(x / sqrt 2)) / 2. The quotient was fitted to erf(x / sqrt 2) on [0, 5.6]: it errs by 2e-8, and by no more
-// than float32 itself in the product.
-static inline vf gelu(vf x) {
-    const vf edge = splat(5.6f);
-    vf z = pick(x > edge, edge, pick(x < -edge, -edge, x)), s = z * z;
-    vf over = s * 4.42925629e-08f + 1.27125233e-05f, under = s * 1.18022058e-06f + 7.50938979e-05f;
-    over = over * s + 0.000347654931f, under = under * s + 0.00191284672f;
-    over = over * s + 0.00941423222f, under = under * s + 0.0289388185f;
-    over = over * s + 0.0687478718f, under = under * s + 0.252828395f;
-    over = over * s + 0.797884443f, under = under * s + 1.0f;
-    vf half = x * 0.5f;
-    return half + half * (z * over / under);
-}
 
 // out[t] = x[t] + fc2(gelu(fc1(norm(x[t])))) for `tokens` rows [C], so far apart; `out` may be `x`. Returns 0, or 1
 // without memory.

@@ -1,6 +1,9 @@
 // What the kernels share: vectors as wide as the processor's, and access to rows of either type.
 #pragma once
 
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -46,12 +49,17 @@ static inline vf load_bf16(const uint16_t *x) {
 
 // Round to nearest, ties to even; NaN stays NaN.
 static inline void store_bf16(uint16_t *x, vf v) {
+#if defined(__AVX512BF16__)
+    __m256bh rounded_by_processor = _mm512_cvtneps_pbh((__m512)v);
+    memcpy(x, &rounded_by_processor, sizeof rounded_by_processor);
+#else
     vu u = (vu)v;
     vu rounded = (u + 0x7fff + ((u >> 16) & 1)) >> 16;
     vu quiet = (u >> 16) | 0x40;
     vu is_nan = (vu)(v != v);
     vh h = __builtin_convertvector((rounded & ~is_nan) | (quiet & is_nan), vh);
     memcpy(x, &h, sizeof h);
+#endif
 }
 
 // Entry `at` of a tensor of either type.
@@ -68,6 +76,15 @@ static inline void store_any(void *x, int64_t at, int type, vf v) {
 
 // a where `mask` (all bits of a lane, or none) is set, else b.
 static inline vf pick(vi mask, vf a, vf b) { return (vf)((mask & (vi)a) | (~mask & (vi)b)); }
+
+// x, but no further from 0 than `edge`; any number within for NaN.
+static inline vf clamp(vf x, float edge) {
+#if defined(__AVX512F__)
+    return (vf)_mm512_max_ps(_mm512_min_ps((__m512)x, (__m512)splat(edge)), (__m512)splat(-edge));
+#else
+    return pick(x > edge, splat(edge), pick(x < -edge, splat(-edge), x));
+#endif
+}
 
 typedef float vf4 __attribute__((vector_size(16)));
 

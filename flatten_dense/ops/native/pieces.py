@@ -1,0 +1,110 @@
+"""The MLPs of blocks in bfloat16 over tokens in float32, as under autocast: the matrix products are PyTorch's.
+
+Those use the processor's matrix units. What lies between them is made by C kernels while it is in the cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from flatten_dense.ops.bands import bands
+from flatten_dense.ops.native import depthwise
+from flatten_dense.ops.native.arguments import call, norm, pointer
+
+_NOTHING, _RELU, _GELU = range(3)
+
+
+def add_mlp(x: Tensor, layer_norm: nn.LayerNorm, fc1: nn.Linear, fc2: nn.Linear, rows: int) -> Tensor:
+    """Do ``x += fc2(gelu(fc1(layer_norm(x))))`` in place, with products of bfloat16.
+
+    Args:
+        x: ``[B, N, C]`` float32, dense.
+        layer_norm: over C, a multiple of 16.
+        fc1: C to hidden channels, a multiple of 16.
+        fc2: hidden channels to C.
+        rows: tokens to take at a time.
+
+    Returns:
+        ``x``.
+    """
+    expand, contract = _matrix(fc1), _matrix(fc2)
+    tokens = x.flatten(0, 1)
+    most = min(rows, tokens.shape[0])
+    narrow, hidden = (torch.empty(most, width, dtype=torch.bfloat16) for width in expand.shape)
+    for piece in torch.split(tokens, most):
+        y, h = narrow[: piece.shape[0]], hidden[: piece.shape[0]]
+        _normalise(piece, layer_norm, y)
+        torch.mm(y, expand, out=h)
+        _activate(h, fc1.bias, _GELU)
+        torch.mm(h, contract, out=y)
+        _add(piece, y, fc2.bias)
+    return x
+
+
+def add_conv_mlp(
+    x: Tensor,
+    size: Sequence[int],
+    layer_norm: nn.LayerNorm,
+    fc1: nn.Linear,
+    convolution: nn.Conv2d,
+    fc2: nn.Linear,
+    relu: bool,
+    rows: int,
+) -> Tensor:
+    """Do ``x += fc2(gelu(convolution(fc1(layer_norm(x)))))`` in place, with products of bfloat16.
+
+    Args:
+        x: ``[B, H * W, C]`` float32, dense.
+        size: (H, W).
+        layer_norm: over C, a multiple of 16.
+        fc1: C to hidden channels, a multiple of 16.
+        convolution: depth-wise, ``[hidden, 1, 3, 3]``.
+        fc2: hidden channels to C.
+        relu: a ReLU follows ``fc1``.
+        rows: of the map, to take at a time.
+
+    Returns:
+        ``x``.
+    """
+    (height, width), expand, contract = size, _matrix(fc1), _matrix(fc2)
+    weight, conv_bias = convolution.weight, cast(Tensor, convolution.bias)
+    most = min(rows, height)
+    narrow = torch.empty((most + 1) * width, expand.shape[0], dtype=torch.bfloat16)
+    hidden, convolved = (torch.empty(most + 2, width, expand.shape[1], dtype=torch.bfloat16) for _ in range(2))
+    for maps in x.view(x.shape[0], *size, -1):
+        for band in bands(height, most):
+            at_hand = band.above + band.stop - band.start
+            piece, h = maps[band.start : band.stop].flatten(0, 1), hidden[band.above : at_hand].flatten(0, 1)
+            y = narrow[: piece.shape[0]]
+            _normalise(piece, layer_norm, y)
+            torch.mm(y, expand, out=h)
+            _activate(h, fc1.bias, _RELU if relu else _NOTHING)
+            first, last = band.result
+            out, whole = convolved[first:last].view(1, -1, h.shape[1]), hidden[:at_hand].view(1, -1, h.shape[1])
+            depthwise.forward_rows(whole, (at_hand, width), weight, conv_bias, out, first, last)
+            _activate(out[0], None, _GELU)
+            y = narrow[: out.shape[1]]
+            torch.mm(out[0], contract, out=y)
+            _add(maps[band.done : band.ready].flatten(0, 1), y, fc2.bias)
+            hidden[: min(at_hand, 2)] = hidden[max(at_hand - 2, 0) : at_hand].clone()
+    return x
+
+
+def _matrix(layer: nn.Linear) -> Tensor:
+    return layer.weight.detach().to(torch.bfloat16).t()
+
+
+def _normalise(x: Tensor, layer_norm: nn.LayerNorm, out: Tensor) -> None:
+    call("piece_normalise", pointer(x), *x.shape, norm(layer_norm), pointer(out), torch.get_num_threads())
+
+
+def _activate(h: Tensor, bias: Tensor | None, activation: int) -> None:
+    call("piece_activate", pointer(h), *h.shape, pointer(bias), activation, torch.get_num_threads())
+
+
+def _add(x: Tensor, y: Tensor, bias: Tensor) -> None:
+    call("piece_add", pointer(x), *x.shape, pointer(y), pointer(bias), torch.get_num_threads())
