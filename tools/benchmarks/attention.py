@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from benchmarks.products import Product
 from benchmarks.reference import ReferenceAttention
 from benchmarks.table import Table
 from benchmarks.timing import alternating_medians, machine
@@ -29,8 +30,8 @@ def attention(options: argparse.Namespace) -> list[dict[str, Any]]:
     print(
         f"{machine(options.threads, options.device)}; C {options.dim}, {options.heads} heads, batch "
         f"{options.batch_size}; medians of {options.repetitions} alternating repetitions after {options.warm_up}. "
-        f"G: the projections alone, x -> qkv and -> proj; all else in multiples of it. bfloat16: autocast. A dash: the "
-        f"form cannot do it here."
+        f"G: the projections alone, x -> qkv and -> proj, at inference their products into memory that is there; all "
+        f"else in multiples of it. bfloat16: autocast. A dash: the form cannot do it here."
     )
     forms = FORMS[torch.device(options.device).type]
     names = ("no option", *forms, "reference")
@@ -66,9 +67,13 @@ def module_seconds(what: str, dtype: str, side: int, options: argparse.Namespace
     def attend() -> Tensor:
         return module(x, grid)
 
+    def project() -> tuple[Tensor, ...]:
+        return module.qkv(x), module.proj(heads)
+
+    products = [Product.of(layer, heads.flatten(0, 1)) for layer in (module.qkv, module.proj)]
     forms = FORMS[torch.device(options.device).type]
     forwards: dict[str, tuple[Callable[[], object], Callable[[], AbstractContextManager[object]]]] = {
-        "G": (lambda: (module.qkv(x), module.proj(heads)), nullcontext),
+        "G": (project if what == "training" else lambda: [product.run() for product in products], nullcontext),
         "no option": (attend, nullcontext),
         **{form: (attend, lambda form=form: attention_form(form)) for form in forms},
         "reference": (lambda: reference(x, grid.size), nullcontext),

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import copy
-from typing import Any, NamedTuple
+from typing import Any, cast
 
 import timm
 import torch
 from timm.models import register_model
 from torch import Tensor, nn
 
+from benchmarks.products import Product
 from benchmarks.reference import ReferenceBackbone
 
 
 class LinearLayers(nn.Module):
     """The products of a model's Linear layers alone, with inputs as large as the model gives them.
-
-    Nothing else is paid for: outputs lie in memory that is there, and under autocast all is in its type already.
 
     Args:
         model: one of ours.
@@ -25,7 +24,7 @@ class LinearLayers(nn.Module):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.reference = ReferenceBackbone(model)
-        self.products: dict[torch.Size, list[_Product]] = {}
+        self.products: dict[torch.Size, list[Product]] = {}
 
     def forward(self, images: Tensor) -> Tensor:
         """Run them all for images ``[B, 3, H, W]``; the last one's output."""
@@ -36,7 +35,7 @@ class LinearLayers(nn.Module):
                 product.run()
         return product.out
 
-    def _make(self, images: Tensor) -> list[_Product]:
+    def _make(self, images: Tensor) -> list[Product]:
         """Those of each layer; layers with inputs or outputs of one shape share them."""
         shapes: dict[str, torch.Size] = {}
         on_meta = copy.deepcopy(self.reference).to("meta")
@@ -56,27 +55,12 @@ class LinearLayers(nn.Module):
 
         products = []
         for name, shape in shapes.items():
-            layer = self.reference.get_submodule(name)
+            layer = cast(nn.Linear, self.reference.get_submodule(name))
             rows = shape[:-1].numel()
-            bias = None if layer.bias is None else layer.bias.detach().to(dtype)
             x, out = tensor(rows, layer.in_features), tensor(rows, layer.out_features)
             # A square layer would read what it writes.
-            out = torch.empty_like(x) if out is x else out
-            products.append(_Product(x, layer.weight.detach().to(dtype).t(), bias, out))
+            products.append(Product.of(layer, x, None if out is x else out))
         return products
-
-
-class _Product(NamedTuple):
-    x: Tensor
-    weight: Tensor
-    bias: Tensor | None
-    out: Tensor
-
-    def run(self) -> None:
-        if self.bias is None:
-            torch.mm(self.x, self.weight, out=self.out)
-        else:
-            torch.addmm(self.bias, self.x, self.weight, out=self.out)
 
 
 @register_model

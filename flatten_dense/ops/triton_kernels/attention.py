@@ -13,7 +13,6 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
-
 WIDE_HEAD = 64  # wider ones need the shared memory of an A100 or H100 for their D x D numbers
 SHARED_MEMORY_FOR_WIDE_HEADS = 160 * 1024
 
