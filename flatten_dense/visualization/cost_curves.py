@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import shorten
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +16,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullForma
 
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")  # Okabe and Ito's, told apart by all eyes
 _KIBIBYTE = 1024.0
+_LINE = 70  # letters that a legend has room for
 
 
 class CostCurve(NamedTuple):
@@ -50,7 +52,8 @@ def plot_costs(curves: Sequence[CostCurve], path: str | Path, title: str, what: 
         title: above both.
         what: titles of the two.
     """
-    figure = Figure(figsize=(11, 5.2 + 0.2 * len(curves)), layout="constrained")
+    lines = sum(2 if curve.why_it_ends else 1 for curve in curves)
+    figure = Figure(figsize=(11, 5.2 + 0.2 * lines), layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(title, x=0.01, ha="left", fontsize="medium", color="#555555")
     sides = sorted({side for curve in curves for side in curve.sides})
@@ -94,7 +97,7 @@ def _draw(axes: Axes, curve: CostCurve, number: int) -> None:
         markersize=5,
         markerfacecolor="white" if curve.is_baseline else colour,
         color=colour,
-        label=f"{label}; {curve.why_it_ends}" if is_cut else label,
+        label=f"{label}\n{shorten(curve.why_it_ends, _LINE, placeholder=' ...')}" if is_cut else label,
     )
     if is_cut:
         axes.plot(sides[-1], costs[-1], "X", markersize=9, color=colour)

@@ -52,7 +52,12 @@ def test_both_plots_are_drawn(draw):
 def test_the_legend_tells_growth_and_why_a_line_ends(draw):
     _, labels, _ = draw(LINEAR, SOFTMAX)
     assert "LLLL, grows as pixels$^{1.00}$" in labels
-    assert "SSSS, grows as pixels$^{1.50}$; 1024 took more than 60 s" in labels
+    assert "SSSS, grows as pixels$^{1.50}$\n1024 took more than 60 s" in labels
+
+
+def test_a_long_reason_is_cut(draw):
+    _, labels, _ = draw(SOFTMAX._replace(why_it_ends="a long story " * 20))
+    assert max(len(line) for label in labels for line in label.splitlines()) <= 70
 
 
 def test_the_crossing_is_marked_in_the_plot_it_belongs_to(draw):
