@@ -74,21 +74,24 @@ class ConvMlp(nn.Module):
         return self._contract(self._convolve(hidden, grid.size))
 
     def add_to(self, x: Tensor, norm: nn.Module, grid: TokenGrid) -> Tensor:
-        """Do ``x += self(norm(x), grid)`` in bands of the map, for inference.
+        """``x + self(norm(x), grid)`` in parts of the map, for inference.
 
         Args:
-            x: ``[B, N, C]``, contiguous; overwritten.
+            x: ``[B, N, C]``, contiguous; perhaps overwritten.
             norm: works on each token by itself.
             grid: of the tokens.
 
         Returns:
-            ``x``.
+            ``[B, N, C]``, contiguous; perhaps ``x``.
         """
         (height, width), maps = grid.size, x.view(x.shape[0], *grid.size, x.shape[2])
         fc1, fc2, row = self.fc1, self.fc2, width * self.fc1.out_features
-        if grid.padding is None and product_type(x) == torch.bfloat16 and takes_mlp(x, norm, fc1, fc2, self.dwconv):
-            rows, before = max(4, rows_per_piece(row, x.device)), cast(nn.LayerNorm, norm)
-            return pieces.add_conv_mlp(x, grid.size, before, fc1, self.dwconv, fc2, self.relu, rows)
+        if grid.padding is None and takes_mlp(x, norm, fc1, fc2, self.dwconv):
+            layers = cast(nn.LayerNorm, norm), fc1, self.dwconv, fc2, self.relu
+            if product_type(x) == torch.float32:
+                return block.add_conv_mlp(x, grid.size, *layers)
+            if product_type(x) == torch.bfloat16:
+                return pieces.add_conv_mlp(x, grid.size, *layers, rows=max(4, rows_per_piece(row, x.device)))
         above: list[Tensor] = []
         for band in bands(height, max(4, rows_per_piece(x.shape[0] * row, x.device))):
             hidden = self._expand(norm(maps[:, band.start : band.stop]))

@@ -82,6 +82,37 @@ def add_mlp(x: Tensor, layer_norm: nn.LayerNorm, fc1: nn.Linear, fc2: nn.Linear)
     return x
 
 
+def add_conv_mlp(
+    x: Tensor,
+    size: Sequence[int],
+    layer_norm: nn.LayerNorm,
+    fc1: nn.Linear,
+    convolution: nn.Conv2d,
+    fc2: nn.Linear,
+    relu: bool,
+) -> Tensor:
+    """``x + fc2(gelu(convolution(fc1(layer_norm(x)))))``.
+
+    Args:
+        x: ``[B, H * W, C]``, dense; left as it is.
+        size: (H, W).
+        layer_norm: over C.
+        fc1: C to hidden channels, a multiple of 16.
+        convolution: depth-wise, ``[hidden, 1, 3, 3]``.
+        fc2: hidden channels to C.
+        relu: a ReLU follows ``fc1``.
+
+    Returns:
+        ``[B, H * W, C]``.
+    """
+    expand, contract = (linear(Affine(layer.weight, layer.bias)) for layer in (fc1, fc2))
+    out = torch.empty_like(x)
+    at, threads = pointer(out), torch.get_num_threads()
+    kernels = pointer(convolution.weight), pointer(convolution.bias)
+    call("conv_mlp_add", pointer(x), x.shape[0], *size, norm(layer_norm), expand, *kernels, contract, relu, at, threads)
+    return out
+
+
 def attend(
     x: Tensor,
     layer_norm: nn.LayerNorm | None,

@@ -167,3 +167,35 @@ def test_other_tokens_are_left_alone(x):
 def test_without_kernels_nothing_is_taken(monkeypatch):
     monkeypatch.setattr(block, "library", lambda: None)
     assert not block.takes_layers(torch.randn(1, 4, 32), nn.Linear(32, 32))
+
+
+@needs_kernels
+@pytest.mark.parametrize("size", [(1, 1), (2, 3), (1, 40), (9, 31), (8, 32), (21, 33), (5, 95)])
+@pytest.mark.parametrize(("channels", "hidden"), [(16, 32), (32, 1024)])
+@pytest.mark.parametrize("relu", [False, True])
+def test_the_mlp_with_a_convolution_equals_its_layers(size, channels, hidden, relu):
+    convolution = nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden)
+    layers = randomised(nn.LayerNorm(channels), nn.Linear(channels, hidden), convolution, nn.Linear(hidden, channels))
+    norm, fc1, convolution, fc2 = layers[4:]
+    x = torch.randn(2, size[0] * size[1], channels)
+    wide = x.double()
+    maps = fc1(norm(wide)).transpose(1, 2).reshape(2, hidden, *size)
+    expected = wide + fc2(F.gelu(convolution(F.relu(maps) if relu else maps)).flatten(2).transpose(1, 2))
+    with torch.no_grad():
+        out = block.add_conv_mlp(x, size, *layers[:4], relu)
+    torch.testing.assert_close(out.double(), expected, rtol=1e-5, atol=3e-6 * expected.abs().max().item())
+
+
+@needs_kernels
+@pytest.mark.parametrize("threads", [1, 2, 5])
+@torch.no_grad()
+def test_threads_share_the_map_of_the_mlp(threads):
+    layers = nn.LayerNorm(16), nn.Linear(16, 1024), nn.Conv2d(1024, 1024, 3, groups=1024), nn.Linear(1024, 16)
+    x = torch.randn(1, 50 * 70, 16)
+    before = torch.get_num_threads()
+    outs = []
+    for count in (1, threads):
+        torch.set_num_threads(count)
+        outs.append(block.add_conv_mlp(x, (50, 70), *layers, relu=False))
+    torch.set_num_threads(before)
+    torch.testing.assert_close(*outs, rtol=0, atol=0)
