@@ -61,10 +61,14 @@ class WindowedAttention(nn.Module):
         if attn_bias is not None or (key_padding_mask is not None and own_sizes is None):
             raise ValueError("windows take no attn_bias, and key_padding_mask only beside the own_sizes it stands for")
         layout = WindowLayout(q_size, own_sizes, self.window_size, self.shifted)
-        batch = q.shape[0]
+        batch, codes = q.shape[0], layout.codes(q.device) if layout.is_mixed else None
+        if own_sizes is None and not torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            # One copy in place of padding, shifting and cutting; only its gradient would be slow.
+            (of_windows, of_map), tokens = layout.places(q.device), layout.window[0] * layout.window[1]
+            q, k, v = (x[:, of_windows].view(-1, tokens, x.shape[2]) for x in (q, k, v))
+            return self._attend(q, k, v, layout, codes).reshape(batch, -1, q.shape[2])[:, of_map]
         q, k, v = (layout.split(x) for x in (q, k, v))
-        out = self._attend(q, k, v, layout, layout.codes(q.device) if layout.is_mixed else None)
-        return layout.join(out, batch)
+        return layout.join(self._attend(q, k, v, layout, codes), batch)
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, layout: WindowLayout, codes: Tensor | None) -> Tensor:
         """Call the core on windows ``[B * n, tokens, C]``; ``codes`` as :meth:`WindowLayout.codes`, or None."""
@@ -162,6 +166,27 @@ class WindowLayout:
         else:
             maps = torch.cat([self._restore(maps[i : i + 1], i) for i in range(len(self.images))])
         return maps.flatten(1, 2)
+
+    def places(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """What :meth:`split` and :meth:`join` do to images that fill the map, as indices of tokens.
+
+        Returns:
+            For each token of the windows its index in the map, for padding that of any token; and for each token of the
+            map its index in the windows.
+        """
+        (height, width), (window_height, window_width) = self.size, self.window
+        (down, across), (rows, columns) = self.shifts[0], self.counts
+        row, column = (
+            torch.arange(rows * window_height, device=device),
+            torch.arange(columns * window_width, device=device),
+        )
+        row, column = row.roll(-down).clamp(max=height - 1), column.roll(-across).clamp(max=width - 1)
+        of_windows = (row[:, None] * width + column).view(rows, window_height, columns, window_width).transpose(1, 2)
+        row, column = torch.arange(height, device=device) - down, torch.arange(width, device=device) - across
+        row, column = row % self.frame[0], column % self.frame[1]
+        window = (row // window_height)[:, None] * columns + column // window_width
+        inside = (row % window_height)[:, None] * window_width + column % window_width
+        return of_windows.flatten(), (window * window_height * window_width + inside).flatten()
 
     def codes(self, device: torch.device) -> Tensor:
         """Which tokens of a window belong together: those of the same positive code; 0 is padding.

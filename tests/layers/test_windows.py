@@ -214,3 +214,16 @@ def test_padding_holds_zeros():
     windows = WindowLayout((4, 4), None, (3, 3), False).split(torch.ones(1, 16, 1))
     assert windows.shape == (4, 9, 1)
     assert windows.sum(dim=(1, 2)).tolist() == [9, 3, 3, 1]
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 7), (6, 6), (7, 11), (12, 5)])
+@pytest.mark.parametrize("window", [(3, 3), (None, 2), (4, None), (5, 2)])
+@pytest.mark.parametrize("shifted", [False, True])
+def test_indices_do_what_cutting_does(size, window, shifted):
+    layout = WindowLayout(size, None, window, shifted)
+    x = torch.randn(2, size[0] * size[1], 3)
+    windows = layout.split(x)
+    of_windows, of_map = layout.places(x.device)
+    filled = layout.split(torch.ones(2, *x.shape[1:2], 1)).bool()
+    assert torch.equal(x[:, of_windows].view_as(windows) * filled, windows)
+    assert torch.equal(windows.reshape(2, -1, 3)[:, of_map], layout.join(windows, 2))
