@@ -64,11 +64,14 @@ class Stage(nn.Module):
         else:
             tokens, grid = self.patch_embed(x, grid)
         if self.grid_size is not None:
-            table = resize_token_table(self.pos_embed, self.grid_size, grid.size, grid.own_sizes)
-            tokens = add_over(tokens, table) if may_stream(self) else tokens + table
+            tokens = self._add_positions(tokens, self.grid_size, grid)
         for block in self.blocks:
             tokens = checkpoint(block, tokens, grid) if self.grad_checkpointing else block(tokens, grid)
         return grid.to_map(tokens)
+
+    def _add_positions(self, tokens: Tensor, table_size: Size, grid: TokenGrid) -> Tensor:
+        table = resize_token_table(self.pos_embed, table_size, grid.size, grid.own_sizes)
+        return add_over(tokens, table) if may_stream(self) else tokens + table
 
 
 class StagedBackbone(nn.Module):
