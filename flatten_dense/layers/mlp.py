@@ -39,7 +39,7 @@ class Mlp(TimmMlp):
         rows = rows_per_piece(fc1.out_features, x.device)
         is_gelu = type(self.act) is nn.GELU and self.act.approximate == "none"
         if is_gelu and takes_mlp(x, norm, fc1, fc2):
-            if product_type(x) == torch.float32:
+            if product_type(x) == x.dtype == torch.float32:
                 return block.add_mlp(x, cast(nn.LayerNorm, norm), fc1, fc2)
             if product_type(x) == torch.bfloat16:
                 return pieces.add_mlp(x, cast(nn.LayerNorm, norm), fc1, fc2, rows)
@@ -88,7 +88,7 @@ class ConvMlp(nn.Module):
         fc1, fc2, row = self.fc1, self.fc2, width * self.fc1.out_features
         if grid.padding is None and takes_mlp(x, norm, fc1, fc2, self.dwconv):
             layers = cast(nn.LayerNorm, norm), fc1, self.dwconv, fc2, self.relu
-            if product_type(x) == torch.float32:
+            if product_type(x) == x.dtype == torch.float32:
                 return block.add_conv_mlp(x, grid.size, *layers)
             if product_type(x) == torch.bfloat16:
                 return pieces.add_conv_mlp(x, grid.size, *layers, rows=max(4, rows_per_piece(row, x.device)))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from flatten_dense.ops.native.arguments import (
     LANES,
+    TYPES,
     Affine,
     Encoding,
     around,
@@ -36,15 +37,21 @@ def takes_layers(x: Tensor, *layers: nn.Module) -> bool:
     Layers of another class, or with weights of another kind than plain float32 tensors, are not for us: something may
     have replaced them on purpose.
     """
-    tensors = [x]
+    return x.dtype == torch.float32 and _takes(x, *layers)
+
+
+def _takes(x: Tensor, *layers: nn.Module) -> bool:
+    weights: list[nn.Parameter] = []
     for layer in layers:
         if type(layer) not in (nn.Linear, nn.LayerNorm, nn.Conv2d):
             return False
-        tensors += layer.parameters()
+        weights += layer.parameters()
     return (
-        all(each.device.type == "cpu" and each.dtype == torch.float32 for each in tensors)
-        and all(type(each) is nn.Parameter and each.is_contiguous() for each in tensors[1:])
-        and len(tensors) == 1 + 2 * len(layers)  # each has weight and bias
+        all(each.device.type == "cpu" and each.dtype == torch.float32 for each in weights)
+        and all(type(each) is nn.Parameter and each.is_contiguous() for each in weights)
+        and len(weights) == 2 * len(layers)  # each has weight and bias
+        and x.device.type == "cpu"
+        and x.dtype in TYPES
         and type(x) is Tensor
         and x.stride(2) == 1
         and x.shape[2] % LANES == 0
@@ -54,8 +61,8 @@ def takes_layers(x: Tensor, *layers: nn.Module) -> bool:
 
 
 def takes_mlp(x: Tensor, layer_norm: nn.Module, fc1: nn.Linear, fc2: nn.Linear, *convolution: nn.Conv2d) -> bool:
-    """Whether :func:`add_mlp` takes these, and perhaps a convolution between them."""
-    return takes_layers(x, layer_norm, fc1, fc2, *convolution) and fc1.out_features % LANES == 0 and x.is_contiguous()
+    """Whether :func:`add_mlp` takes these, and perhaps a convolution between them; tokens may be of bfloat16."""
+    return _takes(x, layer_norm, fc1, fc2, *convolution) and fc1.out_features % LANES == 0 and x.is_contiguous()
 
 
 def takes_attention(x: Tensor, kernels: Tensor, num_heads: int, focusing_factor: float) -> bool:

@@ -5,12 +5,14 @@
 
 enum { NOTHING = 0, RELU = 1, GELU = 2 };
 
-// y = norm(x), bfloat16.
-int piece_normalise(const float *x, int64_t rows, int64_t channels, const norm_t *norm, uint16_t *y, int64_t threads) {
+// y = norm(x), bfloat16; x is of either type.
+int piece_normalise(const void *x, int64_t type, int64_t rows, int64_t channels, const norm_t *norm, uint16_t *y,
+                    int64_t threads) {
 #pragma omp parallel for num_threads((int)threads) schedule(static)
     for (int64_t i = 0; i < rows; i++) {
         float row[channels];
-        normalise(x + i * channels, norm, channels, row);
+        for (int64_t c = 0; c < channels; c += LANES) store(row + c, load_any(x, i * channels + c, (int)type));
+        normalise(row, norm, channels, row);
         for (int64_t c = 0; c < channels; c += LANES) store_bf16(y + i * channels + c, load(row + c));
     }
     return 0;
@@ -28,13 +30,14 @@ int piece_activate(uint16_t *h, int64_t rows, int64_t width, const float *bias, 
     return 0;
 }
 
-// x += y + bias, float32.
-int piece_add(float *x, int64_t rows, int64_t channels, const uint16_t *y, const float *bias, int64_t threads) {
+// x += y + bias; x is of either type.
+int piece_add(void *x, int64_t type, int64_t rows, int64_t channels, const uint16_t *y, const float *bias,
+              int64_t threads) {
 #pragma omp parallel for num_threads((int)threads) schedule(static)
     for (int64_t i = 0; i < rows; i++)
         for (int64_t c = 0; c < channels; c += LANES) {
-            vf sum = load_bf16(y + i * channels + c) + load(bias + c);
-            store(x + i * channels + c, load(x + i * channels + c) + sum);
+            const int64_t at = i * channels + c;
+            store_any(x, at, (int)type, load_any(x, at, (int)type) + (load_bf16(y + at) + load(bias + c)));
         }
     return 0;
 }

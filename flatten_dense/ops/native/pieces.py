@@ -1,4 +1,4 @@
-"""The MLPs of blocks in bfloat16 over tokens in float32, as under autocast: the matrix products are PyTorch's.
+"""The MLPs of blocks with matrix products in bfloat16, as under autocast: the products are PyTorch's.
 
 Those use the processor's matrix units. What lies between them is made by C kernels while it is in the cache.
 """
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from flatten_dense.ops.bands import bands
 from flatten_dense.ops.native import depthwise
-from flatten_dense.ops.native.arguments import call, norm, pointer
+from flatten_dense.ops.native.arguments import TYPES, call, norm, pointer
 
 _NOTHING, _RELU, _GELU = range(3)
 
@@ -22,7 +22,7 @@ def add_mlp(x: Tensor, layer_norm: nn.LayerNorm, fc1: nn.Linear, fc2: nn.Linear,
     """Do ``x += fc2(gelu(fc1(layer_norm(x))))`` in place, with products of bfloat16.
 
     Args:
-        x: ``[B, N, C]`` float32, dense.
+        x: ``[B, N, C]``, float32 or bfloat16, dense.
         layer_norm: over C, a multiple of 16.
         fc1: C to hidden channels, a multiple of 16.
         fc2: hidden channels to C.
@@ -58,7 +58,7 @@ def add_conv_mlp(
     """Do ``x += fc2(gelu(convolution(fc1(layer_norm(x)))))`` in place, with products of bfloat16.
 
     Args:
-        x: ``[B, H * W, C]`` float32, dense.
+        x: ``[B, H * W, C]``, float32 or bfloat16, dense.
         size: (H, W).
         layer_norm: over C, a multiple of 16.
         fc1: C to hidden channels, a multiple of 16.
@@ -99,7 +99,9 @@ def _matrix(layer: nn.Linear) -> Tensor:
 
 
 def _normalise(x: Tensor, layer_norm: nn.LayerNorm, out: Tensor) -> None:
-    call("piece_normalise", pointer(x), *x.shape, norm(layer_norm), pointer(out), torch.get_num_threads())
+    call(
+        "piece_normalise", pointer(x), TYPES[x.dtype], *x.shape, norm(layer_norm), pointer(out), torch.get_num_threads()
+    )
 
 
 def _activate(h: Tensor, bias: Tensor | None, activation: int) -> None:
@@ -107,4 +109,4 @@ def _activate(h: Tensor, bias: Tensor | None, activation: int) -> None:
 
 
 def _add(x: Tensor, y: Tensor, bias: Tensor) -> None:
-    call("piece_add", pointer(x), *x.shape, pointer(y), pointer(bias), torch.get_num_threads())
+    call("piece_add", pointer(x), TYPES[x.dtype], *x.shape, pointer(y), pointer(bias), torch.get_num_threads())

@@ -30,10 +30,11 @@ def assert_as_exact_as_bfloat16(out, x, expected, rounded):
 
 @pytest.mark.parametrize("shape", [(1, 1), (2, 77), (1, 200)])
 @pytest.mark.parametrize("rows", [1, 64, 1000])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @torch.no_grad()
-def test_the_mlp_equals_its_layers(layers, shape, rows):
+def test_the_mlp_equals_its_layers(layers, shape, rows, dtype):
     norm, fc1, _, fc2 = layers
-    x = torch.randn(*shape, 32)
+    x = torch.randn(*shape, 32, dtype=dtype)
     wide = x.double()
     hidden = F.layer_norm(wide, (32,), norm.weight.double(), norm.bias.double(), 1e-6)
     hidden = F.gelu(F.linear(hidden, fc1.weight.double(), fc1.bias.double()))
