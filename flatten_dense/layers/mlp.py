@@ -16,6 +16,8 @@ from flatten_dense.ops.depthwise_convolution import depthwise_convolution
 from flatten_dense.ops.native import block, pieces
 from flatten_dense.ops.native.block import takes_mlp
 
+LARGEST_WEIGHT = 2**19  # that a core keeps in its cache: beyond, it takes more than a strip of tokens to make up for it
+
 
 class Mlp(TimmMlp):
     """Linear, GELU, linear; each token by itself."""
@@ -88,7 +90,7 @@ class ConvMlp(nn.Module):
         fc1, fc2, row = self.fc1, self.fc2, width * self.fc1.out_features
         if grid.padding is None and takes_mlp(x, norm, fc1, fc2, self.dwconv):
             layers = cast(nn.LayerNorm, norm), fc1, self.dwconv, fc2, self.relu
-            if product_type(x) == x.dtype == torch.float32:
+            if product_type(x) == x.dtype == torch.float32 and fc1.weight.numel() <= LARGEST_WEIGHT:
                 return block.add_conv_mlp(x, grid.size, *layers)
             if product_type(x) == torch.bfloat16:
                 return pieces.add_conv_mlp(x, grid.size, *layers, rows=max(4, rows_per_piece(row, x.device)))

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flatten_dense.layers.positional import relative_position_bias
+from flatten_dense.layers.streaming import may_stream
 from flatten_dense.layers.token_grid import Size
 
 PADDING = 0  # the code of a token that belongs to no image
@@ -62,7 +63,7 @@ class WindowedAttention(nn.Module):
             raise ValueError("windows take no attn_bias, and key_padding_mask only beside the own_sizes it stands for")
         layout = WindowLayout(q_size, own_sizes, self.window_size, self.shifted)
         batch, codes = q.shape[0], layout.codes(q.device) if layout.is_mixed else None
-        if own_sizes is None and not torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        if own_sizes is None and may_stream(self):
             # One copy in place of padding, shifting and cutting; only its gradient would be slow.
             (of_windows, of_map), tokens = layout.places(q.device), layout.window[0] * layout.window[1]
             q, k, v = (x[:, of_windows].view(-1, tokens, x.shape[2]) for x in (q, k, v))
