@@ -12,6 +12,7 @@ import triton.language as tl
 
 EPS = tl.constexpr(1e-6)
 FLOAT16_MAX = tl.constexpr(65504.0)
+SMALLEST = tl.constexpr(1e-30)  # below any entry of a row
 
 # How the encoding is added: not at all (queries), row by row, or stretched bilinearly from a grid of its own.
 NO_ENCODING = tl.constexpr(0)
@@ -24,13 +25,21 @@ def load_tile(
     source: tl.tensor,
     stride: tl.tensor,
     rows: tl.tensor,
-    row_ok: tl.tensor,
+    row_ok: tl.tensor | None,
     columns: tl.tensor,
-    column_ok: tl.tensor,
+    column_ok: tl.tensor | None,
 ) -> tl.tensor:
-    """A tile, zero outside. Rows are counted in 64 bits: N * C may pass 2^31."""
+    """A tile, zero outside; without a mask where nothing is outside. Rows count in 64 bits: N * C may pass 2^31."""
     pointers = source + rows.to(tl.int64)[:, None] * stride + columns[None, :]
-    return tl.load(pointers, mask=row_ok[:, None] & column_ok[None, :], other=0.0)
+    if row_ok is None:
+        if column_ok is None:
+            return tl.load(pointers)
+        else:
+            return tl.load(pointers, mask=column_ok[None, :], other=0.0)
+    elif column_ok is None:
+        return tl.load(pointers, mask=row_ok[:, None], other=0.0)
+    else:
+        return tl.load(pointers, mask=row_ok[:, None] & column_ok[None, :], other=0.0)
 
 
 @triton.jit
@@ -41,7 +50,7 @@ def store_tile(
     rows: tl.tensor,
     row_ok: tl.tensor,
     columns: tl.tensor,
-    column_ok: tl.tensor,
+    column_ok: tl.tensor | None,
 ) -> None:
     """Store in the target's type; float16 saturates."""
     dtype = target.dtype.element_ty
@@ -49,7 +58,37 @@ def store_tile(
         value = tl.minimum(value, FLOAT16_MAX, propagate_nan=tl.PropagateNan.ALL)
         value = tl.maximum(value, -FLOAT16_MAX, propagate_nan=tl.PropagateNan.ALL)
     pointers = target + rows.to(tl.int64)[:, None] * stride + columns[None, :]
-    tl.store(pointers, value.to(dtype), mask=row_ok[:, None] & column_ok[None, :])
+    if column_ok is None:
+        tl.store(pointers, value.to(dtype), mask=row_ok[:, None])
+    else:
+        tl.store(pointers, value.to(dtype), mask=row_ok[:, None] & column_ok[None, :])
+
+
+@triton.jit
+def table_corners(
+    tokens: tl.tensor,
+    height: tl.tensor,
+    width: tl.tensor,
+    table_height: tl.tensor,
+    table_width: tl.tensor,
+    ENCODING: tl.constexpr,
+) -> tuple[tl.tensor, tl.tensor, tl.tensor, tl.tensor, tl.tensor, tl.tensor]:
+    """Of each token of a grid the four rows of the table around it, and how far it is from the upper and left ones."""
+    if ENCODING == STRETCHED:
+        # Division in float32, corrected: several times cheaper than that of integers.
+        y = ((tokens + 0.5) * (1.0 / width)).to(tl.int32)
+        y = tl.where(tokens < y * width, y - 1, y)
+        y = tl.where(tokens >= (y + 1) * width, y + 1, y)
+        row = tl.maximum((y + 0.5) * (table_height / height) - 0.5, 0.0)
+        column = tl.maximum((tokens - y * width + 0.5) * (table_width / width) - 0.5, 0.0)
+        top = tl.minimum(row.to(tl.int32), table_height - 1)  # tokens after the last row, too, find one
+        left = column.to(tl.int32)
+        upper = top * table_width
+        lower = tl.minimum(top + 1, table_height - 1) * table_width
+        right = tl.minimum(left + 1, table_width - 1)
+        return upper + left, upper + right, lower + left, lower + right, row - top, column - left
+    else:
+        return tokens, tokens, tokens, tokens, tokens, tokens
 
 
 @triton.jit
@@ -57,38 +96,31 @@ def load_encoded(
     x: tl.tensor,
     stride: tl.tensor,
     table: tl.tensor,
-    height: tl.tensor,
-    width: tl.tensor,
-    table_height: tl.tensor,
-    table_width: tl.tensor,
+    upper_left: tl.tensor,
+    upper_right: tl.tensor,
+    lower_left: tl.tensor,
+    lower_right: tl.tensor,
+    down: tl.tensor,
+    across: tl.tensor,
     tokens: tl.tensor,
     row_ok: tl.tensor,
     columns: tl.tensor,
-    column_ok: tl.tensor,
+    column_ok: tl.tensor | None,
     C: tl.constexpr,
     ENCODING: tl.constexpr,
 ) -> tl.tensor:
     """A tile in float32 with its encoding: of the table's own row, or of the four rows around where grids differ."""
     tile = load_tile(x, stride, tokens, row_ok, columns, column_ok).to(tl.float32)
     if ENCODING == SAME_GRID:
-        tile += load_tile(table, C, tokens, row_ok, columns, column_ok)
+        tile += load_tile(table, C, tokens, row_ok, columns, column_ok).to(tl.float32)
     elif ENCODING == STRETCHED:
-        row = tl.maximum((tokens // width + 0.5) * (table_height / height) - 0.5, 0.0)
-        column = tl.maximum((tokens % width + 0.5) * (table_width / width) - 0.5, 0.0)
-        top = row.to(tl.int32)
-        left = column.to(tl.int32)
-        upper = top * table_width
-        lower = tl.minimum(top + 1, table_height - 1) * table_width
-        right = tl.minimum(left + 1, table_width - 1)
-        across = column - left
-        down = row - top
-        corner = load_tile(table, C, upper + left, row_ok, columns, column_ok).to(tl.float32)
+        corner = load_tile(table, C, upper_left, None, columns, column_ok).to(tl.float32)
         tile += corner * ((1 - down) * (1 - across))[:, None]
-        corner = load_tile(table, C, upper + right, row_ok, columns, column_ok).to(tl.float32)
+        corner = load_tile(table, C, upper_right, None, columns, column_ok).to(tl.float32)
         tile += corner * ((1 - down) * across)[:, None]
-        corner = load_tile(table, C, lower + left, row_ok, columns, column_ok).to(tl.float32)
+        corner = load_tile(table, C, lower_left, None, columns, column_ok).to(tl.float32)
         tile += corner * (down * (1 - across))[:, None]
-        corner = load_tile(table, C, lower + right, row_ok, columns, column_ok).to(tl.float32)
+        corner = load_tile(table, C, lower_right, None, columns, column_ok).to(tl.float32)
         tile += corner * (down * across)[:, None]
     return tile
 
@@ -101,9 +133,9 @@ def fold_rows(x: tl.tensor, BLOCK_T: tl.constexpr, BLOCK_D: tl.constexpr, FOLD: 
 
 @triton.jit
 def split(x: tl.tensor, DTYPE: tl.constexpr) -> tuple[tl.tensor, tl.tensor]:
-    """Two numbers of a narrow type whose sum is ``x`` to twice that type's digits."""
-    high = x.to(DTYPE)
-    return high, (x - high.to(tl.float32)).to(DTYPE)
+    """Two bf16 numbers whose sum is ``x`` to 16 digits: the upper half of its bits, and what they leave."""
+    high = (x.to(tl.int32, bitcast=True) & -65536).to(tl.float32, bitcast=True)
+    return high.to(DTYPE), (x - high).to(DTYPE)
 
 
 @triton.jit
@@ -146,25 +178,30 @@ def load_state(
 ) -> tuple[tl.tensor, tl.tensor]:
     """The D x D numbers of a head: ``high`` and ``low`` where products are split, else the same twice."""
     d = tl.arange(0, BLOCK_D)
-    d_ok = d < D
-    high = load_tile(state + head * (D * D), D, d, d_ok, d, d_ok)
+    if D == BLOCK_D:
+        high = load_tile(state + head * (D * D), D, d, None, d, None)
+    else:
+        high = load_tile(state + head * (D * D), D, d, d < D, d, d < D)
     low = high
     if PRECISION == "split":
-        low = load_tile(state + (heads + head) * (D * D), D, d, d_ok, d, d_ok)
+        state += (heads + head) * (D * D)
+        low = load_tile(state, D, d, None, d, None) if D == BLOCK_D else load_tile(state, D, d, d < D, d, d < D)
     return high, low
 
 
 @triton.jit
-def inverse_softplus(softplus: tl.tensor, columns: tl.tensor, column_ok: tl.tensor) -> tl.tensor:
-    """1 / softplus(scale) of some channels, from the softplus."""
-    return 1.0 / tl.load(softplus + columns, mask=column_ok, other=1.0)
+def load_vector(source: tl.tensor, columns: tl.tensor, column_ok: tl.tensor | None) -> tl.tensor:
+    """Some numbers of a row, zero outside."""
+    if column_ok is None:
+        return tl.load(source + columns)
+    else:
+        return tl.load(source + columns, mask=column_ok, other=0.0)
 
 
 @triton.jit
-def positive_map(x: tl.tensor, inverse_scale: tl.tensor, column_ok: tl.tensor) -> tl.tensor:
-    """The row y; zero in columns that are none."""
-    y = (tl.maximum(x, 0.0, propagate_nan=tl.PropagateNan.ALL) + EPS) * inverse_scale[None, :]
-    return tl.where(column_ok[None, :], y, 0.0)
+def positive_map(x: tl.tensor, inverse_scale: tl.tensor) -> tl.tensor:
+    """The row y; zero in columns that are none, where the inverse scale is."""
+    return (tl.maximum(x, 0.0, propagate_nan=tl.PropagateNan.ALL) + EPS) * inverse_scale[None, :]
 
 
 @triton.jit
@@ -184,12 +221,14 @@ def power(y: tl.tensor, FACTOR: tl.constexpr) -> tl.tensor:
 def row_norms(
     x: tl.tensor,
     stride: tl.tensor,
-    softplus: tl.tensor,
+    inverse_scales: tl.tensor,
     table: tl.tensor,
-    height: tl.tensor,
-    width: tl.tensor,
-    table_height: tl.tensor,
-    table_width: tl.tensor,
+    upper_left: tl.tensor,
+    upper_right: tl.tensor,
+    lower_left: tl.tensor,
+    lower_right: tl.tensor,
+    down: tl.tensor,
+    across: tl.tensor,
     tokens: tl.tensor,
     row_ok: tl.tensor,
     BLOCK_T: tl.constexpr,
@@ -198,26 +237,53 @@ def row_norms(
     FACTOR: tl.constexpr,
     ENCODING: tl.constexpr,
 ) -> tuple[tl.tensor, tl.tensor, tl.tensor]:
-    """Per token, over all channels: 1 / largest, |y / largest|^2 and |p|^2; by blocks of channels, in one pass."""
-    largest = tl.zeros([BLOCK_T], tl.float32)
-    squares = tl.zeros([BLOCK_T], tl.float32)
-    powers = tl.zeros([BLOCK_T], tl.float32)
+    """Per token, over all channels: 1 / largest, |y / largest|^2 and |p|^2; by blocks of channels, in one pass.
+
+    Groups of channels that one thread holds have sums of their own, relative to their own largest entry so far; they
+    meet at the end.
+    """
+    GROUP: tl.constexpr = 128 // x.dtype.element_ty.primitive_bitwidth  # what one load brings
+    largest = tl.zeros([BLOCK_T, BLOCK_C // GROUP], tl.float32)
+    squares = tl.zeros([BLOCK_T, BLOCK_C // GROUP], tl.float32)
+    powers = tl.zeros([BLOCK_T, BLOCK_C // GROUP], tl.float32)
     for first in range(0, C, BLOCK_C):
         columns = first + tl.arange(0, BLOCK_C)
-        column_ok = columns < C
+        column_ok = None if C % BLOCK_C == 0 else columns < C
         tile = load_encoded(
-            x, stride, table, height, width, table_height, table_width, tokens, row_ok, columns, column_ok, C, ENCODING
+            x,
+            stride,
+            table,
+            upper_left,
+            upper_right,
+            lower_left,
+            lower_right,
+            down,
+            across,
+            tokens,
+            row_ok,
+            columns,
+            column_ok,
+            C,
+            ENCODING,
         )
-        y = positive_map(tile, inverse_softplus(softplus, columns, column_ok), column_ok)
-        grown = tl.maximum(largest, tl.max(y, 1), propagate_nan=tl.PropagateNan.ALL)
-        shrink = largest / grown
-        y *= (1.0 / grown)[:, None]
+        y = positive_map(tile, load_vector(inverse_scales, columns, column_ok))
+        y = tl.reshape(y, (BLOCK_T, BLOCK_C // GROUP, GROUP))
+        grown = tl.maximum(largest, tl.max(y, 2), propagate_nan=tl.PropagateNan.ALL)
+        if C % BLOCK_C != 0:
+            grown = tl.maximum(grown, SMALLEST)  # a group may lie outside
+        inverse = 1.0 / grown
+        shrink = largest * inverse
+        y *= inverse[:, :, None]
         p = power(y, FACTOR)
-        squares = squares * shrink * shrink + tl.sum(y * y, 1)
+        squares = squares * shrink * shrink + tl.sum(y * y, 2)
         shrink = power(shrink, FACTOR)
-        powers = powers * shrink * shrink + tl.sum(p * p, 1)
+        powers = powers * shrink * shrink + tl.sum(p * p, 2)
         largest = grown
-    return 1.0 / largest, squares, powers
+    row_largest = tl.max(largest, 1)
+    shrink = largest / row_largest[:, None]
+    squares = tl.sum(squares * shrink * shrink, 1)
+    shrink = power(shrink, FACTOR)
+    return 1.0 / row_largest, squares, tl.sum(powers * shrink * shrink, 1)
 
 
 @triton.jit

@@ -15,16 +15,17 @@ from flatten_dense.ops.triton_kernels.device_functions import (
     NO_ENCODING,
     add_outer,
     fold_rows,
-    inverse_softplus,
     load_encoded,
     load_state,
     load_tile,
+    load_vector,
     map_times_state,
     positive_map,
     power,
     row_norms,
     split,
     store_tile,
+    table_corners,
 )
 
 
@@ -32,7 +33,7 @@ from flatten_dense.ops.triton_kernels.device_functions import (
 def key_lengths_kernel(
     k: tl.tensor,
     mask: tl.tensor,
-    softplus: tl.tensor,
+    inverse_scales: tl.tensor,
     table: tl.tensor,
     inverses: tl.tensor,
     lengths: tl.tensor,
@@ -58,15 +59,20 @@ def key_lengths_kernel(
     row_ok = tokens < M
     if MASKED:
         row_ok &= tl.load(mask + image * M + tokens, mask=row_ok, other=1) == 0
+    upper_left, upper_right, lower_left, lower_right, down, across = table_corners(
+        tokens, height, width, table_height, table_width, ENCODING
+    )
     inverse, squares, powers = row_norms(
         k + image * k_batch_stride,
         k_stride,
-        softplus,
+        inverse_scales,
         table + image * table_batch_stride,
-        height,
-        width,
-        table_height,
-        table_width,
+        upper_left,
+        upper_right,
+        lower_left,
+        lower_right,
+        down,
+        across,
         tokens,
         row_ok,
         BLOCK_T,
@@ -84,7 +90,7 @@ def key_lengths_kernel(
 def key_state_kernel(
     k: tl.tensor,
     v: tl.tensor,
-    softplus: tl.tensor,
+    inverse_scales: tl.tensor,
     table: tl.tensor,
     inverses: tl.tensor,
     lengths: tl.tensor,
@@ -116,9 +122,9 @@ def key_state_kernel(
     chunk = tl.program_id(0) // G % chunks
     image = (tl.program_id(0) // G // chunks).to(tl.int64)
     d = tl.arange(0, BLOCK_D)
-    d_ok = d < D
+    d_ok = None if D == BLOCK_D else d < D
     columns = head * D + d
-    inverse_scale = inverse_softplus(softplus, columns, d_ok)
+    inverse_scale = load_vector(inverse_scales, columns, d_ok)
     k += image * k_batch_stride
     v += image * v_batch_stride
     table += image * table_batch_stride
@@ -132,14 +138,19 @@ def key_state_kernel(
         length = tl.load(lengths + tokens, mask=tokens < M, other=0.0)
         inverse = tl.load(inverses + tokens, mask=tokens < M, other=0.0)
         row_ok = length != 0  # also keeps NaN, which must show
+        upper_left, upper_right, lower_left, lower_right, down, across = table_corners(
+            tokens, height, width, table_height, table_width, ENCODING
+        )
         x = load_encoded(
             k,
             k_stride,
             table,
-            height,
-            width,
-            table_height,
-            table_width,
+            upper_left,
+            upper_right,
+            lower_left,
+            lower_right,
+            down,
+            across,
             tokens,
             row_ok,
             columns,
@@ -147,13 +158,16 @@ def key_state_kernel(
             G * D,
             ENCODING,
         )
-        phi = power(positive_map(x, inverse_scale, d_ok) * inverse[:, None], FACTOR) * length[:, None]
+        p = power(positive_map(x, inverse_scale) * inverse[:, None], FACTOR)
         values = load_tile(v, v_stride, tokens, row_ok, columns, d_ok)
-        total += fold_rows(phi, BLOCK_T, BLOCK_D, FOLD)
+        total += fold_rows(p * length[:, None], BLOCK_T, BLOCK_D, FOLD)
+        # Ignored keys have length 0 already. Without a select the compiler finds it cheaper to compute p in several
+        # threads than to move it between them, and is wrong: twice the instructions on Hopper.
+        phi = tl.where((tokens < M)[:, None], p * length[:, None], 0.0)
         state = add_outer(state, phi, values, PRECISION)
     partial += ((image * G + head) * chunks + chunk) * (D + 1) * D
-    tl.store(partial + d[:, None] * (D + 1) + d[None, :], state, mask=d_ok[:, None] & d_ok[None, :])
-    tl.store(partial + d * (D + 1) + D, tl.sum(total, 0), mask=d_ok)
+    tl.store(partial + d[:, None] * (D + 1) + d[None, :], state, mask=(d < D)[:, None] & (d < D)[None, :])
+    tl.store(partial + d * (D + 1) + D, tl.sum(total, 0), mask=d < D)
 
 
 @triton.jit
@@ -207,7 +221,7 @@ def sum_chunks_kernel(
 @triton.jit
 def query_kernel(
     q: tl.tensor,
-    softplus: tl.tensor,
+    inverse_scales: tl.tensor,
     state: tl.tensor,
     mean: tl.tensor,
     out: tl.tensor,
@@ -231,18 +245,34 @@ def query_kernel(
     q += image * q_batch_stride
     out += image * N * (G * D)
     inverse, squares, powers = row_norms(
-        q, q_stride, softplus, q, 1, 1, 1, 1, tokens, row_ok, BLOCK_T, G * D, BLOCK_C, FACTOR, NO_ENCODING
+        q,
+        q_stride,
+        inverse_scales,
+        q,
+        tokens,
+        tokens,
+        tokens,
+        tokens,
+        tokens,
+        tokens,
+        tokens,
+        row_ok,
+        BLOCK_T,
+        G * D,
+        BLOCK_C,
+        FACTOR,
+        NO_ENCODING,
     )
     floor = EPS * inverse * tl.sqrt(powers / squares)
     d = tl.arange(0, BLOCK_D)
-    d_ok = d < D
+    d_ok = None if D == BLOCK_D else d < D
     for head in range(0, G):
         columns = head * D + d
         x = load_tile(q, q_stride, tokens, row_ok, columns, d_ok).to(tl.float32)
-        y = positive_map(x, inverse_softplus(softplus, columns, d_ok), d_ok)
+        y = positive_map(x, load_vector(inverse_scales, columns, d_ok))
         p = power(y * inverse[:, None], FACTOR)
         high, low = load_state(state, image * G + head, heads, D, BLOCK_D, PRECISION)
-        mean_key = tl.load(mean + (image * G + head) * D + d, mask=d_ok, other=0.0)
+        mean_key = load_vector(mean + (image * G + head) * D, d, d_ok)
         normaliser = tl.sum(p * mean_key[None, :], 1) + floor
-        result = map_times_state(p, high, low, PRECISION) / normaliser[:, None]
+        result = map_times_state(p, high, low, PRECISION) * (1.0 / normaliser)[:, None]
         store_tile(result, out, G * D, tokens, row_ok, columns, d_ok)

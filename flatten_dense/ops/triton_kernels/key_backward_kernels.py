@@ -12,15 +12,16 @@ import triton.language as tl
 
 from flatten_dense.ops.triton_kernels.device_functions import (
     focus_gradient,
-    inverse_softplus,
     load_encoded,
     load_state,
     load_tile,
+    load_vector,
     map_times_state,
     positive_map,
     power,
     row_norms,
     store_tile,
+    table_corners,
     times_state,
 )
 
@@ -30,7 +31,7 @@ def key_gradient_kernel(
     k: tl.tensor,
     v: tl.tensor,
     mask: tl.tensor,
-    softplus: tl.tensor,
+    inverse_scales: tl.tensor,
     table: tl.tensor,
     state: tl.tensor,
     mean: tl.tensor,
@@ -72,15 +73,20 @@ def key_gradient_kernel(
     dk += image * M * (G * D)
     dv += image * M * (G * D)
     scale_partial += tl.program_id(0).to(tl.int64) * (G * D)
+    upper_left, upper_right, lower_left, lower_right, down, across = table_corners(
+        tokens, height, width, table_height, table_width, ENCODING
+    )
     inverse, squares, powers = row_norms(
         k,
         k_stride,
-        softplus,
+        inverse_scales,
         table,
-        height,
-        width,
-        table_height,
-        table_width,
+        upper_left,
+        upper_right,
+        lower_left,
+        lower_right,
+        down,
+        across,
         tokens,
         row_ok,
         BLOCK_T,
@@ -91,7 +97,7 @@ def key_gradient_kernel(
     )
     length = tl.where(row_ok, tl.sqrt(squares / powers) / inverse, 0.0)
     d = tl.arange(0, BLOCK_D)
-    d_ok = d < D
+    d_ok = None if D == BLOCK_D else d < D
     projection = tl.zeros([BLOCK_T], tl.float32)
     for head in range(0, G):
         columns = head * D + d
@@ -99,10 +105,12 @@ def key_gradient_kernel(
             k,
             k_stride,
             table,
-            height,
-            width,
-            table_height,
-            table_width,
+            upper_left,
+            upper_right,
+            lower_left,
+            lower_right,
+            down,
+            across,
             tokens,
             row_ok,
             columns,
@@ -111,9 +119,9 @@ def key_gradient_kernel(
             ENCODING,
         )
         values = load_tile(v, v_stride, tokens, row_ok, columns, d_ok)
-        y = positive_map(x, inverse_softplus(softplus, columns, d_ok), d_ok) * inverse[:, None]
+        y = positive_map(x, load_vector(inverse_scales, columns, d_ok)) * inverse[:, None]
         high, low = load_state(state, image * G + head, heads, D, BLOCK_D, PRECISION)
-        mean_key = tl.load(mean + (image * G + head) * D + d, mask=d_ok, other=0.0)
+        mean_key = load_vector(mean + (image * G + head) * D, d, d_ok)
         dphi = times_state(values, tl.trans(high), tl.trans(low), PRECISION) + mean_key[None, :]
         projection += tl.sum(power(y, FACTOR) * dphi, 1)
     projection *= length
@@ -125,10 +133,12 @@ def key_gradient_kernel(
             k,
             k_stride,
             table,
-            height,
-            width,
-            table_height,
-            table_width,
+            upper_left,
+            upper_right,
+            lower_left,
+            lower_right,
+            down,
+            across,
             tokens,
             row_ok,
             columns,
@@ -137,15 +147,15 @@ def key_gradient_kernel(
             ENCODING,
         )
         values = load_tile(v, v_stride, tokens, row_ok, columns, d_ok)
-        inverse_scale = inverse_softplus(softplus, columns, d_ok)
-        y = positive_map(x, inverse_scale, d_ok) * inverse[:, None]
+        inverse_scale = load_vector(inverse_scales, columns, d_ok)
+        y = positive_map(x, inverse_scale) * inverse[:, None]
         p = power(y, FACTOR)
         high, low = load_state(state, image * G + head, heads, D, BLOCK_D, PRECISION)
-        mean_key = tl.load(mean + (image * G + head) * D + d, mask=d_ok, other=0.0)
+        mean_key = load_vector(mean + (image * G + head) * D, d, d_ok)
         dvalues = map_times_state(p, high, low, PRECISION) * length[:, None]
         store_tile(dvalues, dv, G * D, tokens, inside, columns, d_ok)
         dphi = times_state(values, tl.trans(high), tl.trans(low), PRECISION) + mean_key[None, :]
         dy = focus_gradient(y, p, dphi * length[:, None], along_y, along_p, FACTOR)
-        tl.store(scale_partial + columns, tl.sum(y * dy, 0), mask=d_ok)
+        tl.store(scale_partial + columns, tl.sum(y * dy, 0), mask=d < D)
         dx = tl.where((x > 0) & row_ok[:, None], dy * inverse[:, None] * inverse_scale[None, :], 0.0)
         store_tile(dx, dk, G * D, tokens, inside, columns, d_ok)

@@ -12,10 +12,10 @@ from flatten_dense.ops.triton_kernels.launching import (
     Tiles,
     chunking,
     encoding_mode,
+    inverse_scales_of,
     launch,
     readable,
     readable_mask,
-    softplus_of,
 )
 from flatten_dense.ops.triton_kernels.query_backward_kernels import query_gradient_kernel, query_state_kernel
 from flatten_dense.ops.triton_kernels.summing import state_of, sum_chunks
@@ -39,7 +39,7 @@ def gradients(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of q, k, v, scale and encoding; arguments and results as the operator's."""
     grad, q, k, v, table = (readable(x) for x in (grad, q, k, v, encoding.contiguous()))
-    softplus = softplus_of(scale)
+    inverse_scales = inverse_scales_of(scale)
     (batch, tokens, channels), keys = q.shape, k.shape[1]
     tiles = Tiles(channels, num_heads, torch.promote_types(q.dtype, v.dtype))
     head_dim, device = tiles.head_dim, q.device
@@ -54,7 +54,7 @@ def gradients(
     launch(
         query_gradient_kernel,
         programs,
-        (grad, q, softplus, state, mean, inverses, head_scalars, dq, scale_partial, *strides),
+        (grad, q, inverse_scales, state, mean, inverses, head_scalars, dq, scale_partial, *strides),
         BLOCK_C=tiles.block_c,
         FACTOR=focusing_factor,
         **tiles.over_heads(),
@@ -64,7 +64,7 @@ def gradients(
     launch(
         query_state_kernel,
         batch * num_heads * chunks,
-        (grad, q, softplus, inverses, head_scalars, partial, *strides, chunks, chunk_tokens),
+        (grad, q, inverse_scales, inverses, head_scalars, partial, *strides, chunks, chunk_tokens),
         FOLD=tiles.fold,
         FACTOR=focusing_factor,
         **tiles.over_heads(),
@@ -78,7 +78,7 @@ def gradients(
         key_gradient_kernel,
         programs,
         (
-            *(k, v, readable_mask(key_padding_mask, k), softplus, table, state, mean, dk, dv, key_scale_partial),
+            *(k, v, readable_mask(key_padding_mask, k), inverse_scales, table, state, mean, dk, dv, key_scale_partial),
             *(*k.stride()[:2], *v.stride()[:2], 0 if table.shape[0] == 1 else table.stride(0)),
             *(keys, *kv_size, *encoding_size, batch * num_heads),
         ),
@@ -89,7 +89,7 @@ def gradients(
         **tiles.over_heads(encoding=encoding_kind),
     )
     # y = a / softplus(scale): the gradient of the softplus is -(sum of y dy) / softplus.
-    dscale = -(scale_partial.sum(0) + key_scale_partial.sum(0)) / softplus * scale.float().flatten().sigmoid()
+    dscale = -(scale_partial.sum(0) + key_scale_partial.sum(0)) * inverse_scales * scale.float().flatten().sigmoid()
     dencoding = _encoding_gradient(dk, encoding.shape[0], encoding_size, kv_size)
     return dq, dk, dv, _narrow(dscale.view_as(scale), scale.dtype), _narrow(dencoding, encoding.dtype)
 

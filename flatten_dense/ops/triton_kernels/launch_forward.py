@@ -12,10 +12,10 @@ from flatten_dense.ops.triton_kernels.launching import (
     Tiles,
     chunking,
     encoding_mode,
+    inverse_scales_of,
     launch,
     readable,
     readable_mask,
-    softplus_of,
 )
 from flatten_dense.ops.triton_kernels.summing import sum_chunks
 
@@ -36,7 +36,7 @@ def attend(
 ) -> tuple[Tensor, Tensor]:
     """Output and context; arguments and results as the operator's."""
     q, k, v, encoding = (readable(x) for x in (q, k, v, encoding.contiguous()))
-    softplus = softplus_of(scale)
+    inverse_scales = inverse_scales_of(scale)
     (batch, tokens, channels), keys = q.shape, k.shape[1]
     tiles = Tiles(channels, num_heads, torch.promote_types(q.dtype, v.dtype))
     head_dim, device = tiles.head_dim, q.device
@@ -52,7 +52,7 @@ def attend(
         key_lengths_kernel,
         batch * -(-keys // rows),
         (
-            *(k, readable_mask(key_padding_mask, k), softplus, encoding, inverses, lengths),
+            *(k, readable_mask(key_padding_mask, k), inverse_scales, encoding, inverses, lengths),
             *(*k_strides, table_stride, keys, *grids),
         ),
         C=channels,
@@ -68,7 +68,7 @@ def attend(
         key_state_kernel,
         batch * num_heads * chunks,
         (
-            *(k, v, softplus, encoding, inverses, lengths, partial),
+            *(k, v, inverse_scales, encoding, inverses, lengths, partial),
             *(*k_strides, *v_strides, table_stride, keys, *grids, chunks, chunk_tokens),
         ),
         FOLD=tiles.fold,
@@ -82,7 +82,7 @@ def attend(
     launch(
         query_kernel,
         batch * -(-tokens // (tiles.block_t * larger)),
-        (q, softplus, state, mean, out, *q.stride()[:2], tokens, batch * num_heads),
+        (q, inverse_scales, state, mean, out, *q.stride()[:2], tokens, batch * num_heads),
         BLOCK_C=tiles.block_c,
         FACTOR=focusing_factor,
         **tiles.over_heads(larger),

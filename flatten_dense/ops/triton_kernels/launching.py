@@ -143,9 +143,9 @@ def readable_mask(key_padding_mask: Tensor | None, otherwise: Tensor) -> Tensor:
     return otherwise if key_padding_mask is None else key_padding_mask.contiguous().view(torch.uint8)
 
 
-def softplus_of(scale: Tensor) -> Tensor:
-    """[C] in float32."""
-    return F.softplus(scale.float()).flatten()
+def inverse_scales_of(scale: Tensor) -> Tensor:
+    """1 / softplus(scale), [C] in float32."""
+    return F.softplus(scale.float()).reciprocal().flatten()
 
 
 def encoding_mode(encoding_size: Sequence[int], kv_size: Sequence[int]) -> int:

@@ -19,9 +19,9 @@ from flatten_dense.ops.triton_kernels.device_functions import (
     add_outer,
     focus_gradient,
     fold_rows,
-    inverse_softplus,
     load_state,
     load_tile,
+    load_vector,
     positive_map,
     power,
     row_norms,
@@ -34,7 +34,7 @@ from flatten_dense.ops.triton_kernels.device_functions import (
 def query_gradient_kernel(
     grad: tl.tensor,
     q: tl.tensor,
-    softplus: tl.tensor,
+    inverse_scales: tl.tensor,
     state: tl.tensor,
     mean: tl.tensor,
     inverses: tl.tensor,
@@ -70,20 +70,36 @@ def query_gradient_kernel(
     scale_partial += tl.program_id(0).to(tl.int64) * (G * D)
     plane = tl.cast(heads, tl.int64) * N
     inverse, squares, powers = row_norms(
-        q, q_stride, softplus, q, 1, 1, 1, 1, tokens, row_ok, BLOCK_T, G * D, BLOCK_C, FACTOR, NO_ENCODING
+        q,
+        q_stride,
+        inverse_scales,
+        q,
+        tokens,
+        tokens,
+        tokens,
+        tokens,
+        tokens,
+        tokens,
+        tokens,
+        row_ok,
+        BLOCK_T,
+        G * D,
+        BLOCK_C,
+        FACTOR,
+        NO_ENCODING,
     )
     tl.store(inverses + image * N + tokens, inverse, mask=row_ok)
     floor = EPS * inverse * tl.sqrt(powers / squares)
     d = tl.arange(0, BLOCK_D)
-    d_ok = d < D
+    d_ok = None if D == BLOCK_D else d < D
     projection = tl.zeros([BLOCK_T], tl.float32)
     for head in range(0, G):
         columns = head * D + d
         x = load_tile(q, q_stride, tokens, row_ok, columns, d_ok).to(tl.float32)
-        p = power(positive_map(x, inverse_softplus(softplus, columns, d_ok), d_ok) * inverse[:, None], FACTOR)
+        p = power(positive_map(x, load_vector(inverse_scales, columns, d_ok)) * inverse[:, None], FACTOR)
         g = load_tile(grad, grad_stride, tokens, row_ok, columns, d_ok)
         high, low = load_state(state, image * G + head, heads, D, BLOCK_D, PRECISION)
-        mean_key = tl.load(mean + (image * G + head) * D + d, mask=d_ok, other=0.0)
+        mean_key = load_vector(mean + (image * G + head) * D, d, d_ok)
         inverse_normaliser = 1.0 / (tl.sum(p * mean_key[None, :], 1) + floor)
         product = times_state(g, tl.trans(high), tl.trans(low), PRECISION)
         weight = tl.sum(p * product, 1) * inverse_normaliser * inverse_normaliser
@@ -96,17 +112,17 @@ def query_gradient_kernel(
     for head in range(0, G):
         columns = head * D + d
         x = load_tile(q, q_stride, tokens, row_ok, columns, d_ok).to(tl.float32)
-        inverse_scale = inverse_softplus(softplus, columns, d_ok)
-        y = positive_map(x, inverse_scale, d_ok) * inverse[:, None]
+        inverse_scale = load_vector(inverse_scales, columns, d_ok)
+        y = positive_map(x, inverse_scale) * inverse[:, None]
         p = power(y, FACTOR)
         g = load_tile(grad, grad_stride, tokens, row_ok, columns, d_ok)
         high, low = load_state(state, image * G + head, heads, D, BLOCK_D, PRECISION)
-        mean_key = tl.load(mean + (image * G + head) * D + d, mask=d_ok, other=0.0)
+        mean_key = load_vector(mean + (image * G + head) * D, d, d_ok)
         inverse_normaliser = 1.0 / (tl.sum(p * mean_key[None, :], 1) + floor)
         product = times_state(g, tl.trans(high), tl.trans(low), PRECISION) * inverse_normaliser[:, None]
         weight = tl.sum(p * product, 1) * inverse_normaliser
         dy = focus_gradient(y, p, product - weight[:, None] * mean_key[None, :], along_y, along_p, FACTOR)
-        tl.store(scale_partial + columns, tl.sum(y * dy, 0), mask=d_ok)
+        tl.store(scale_partial + columns, tl.sum(y * dy, 0), mask=d < D)
         dx = tl.where(x > 0, dy * inverse[:, None] * inverse_scale[None, :], 0.0)
         store_tile(dx, dq, G * D, tokens, row_ok, columns, d_ok)
 
@@ -115,7 +131,7 @@ def query_gradient_kernel(
 def query_state_kernel(
     grad: tl.tensor,
     q: tl.tensor,
-    softplus: tl.tensor,
+    inverse_scales: tl.tensor,
     inverses: tl.tensor,
     head_scalars: tl.tensor,
     partial: tl.tensor,
@@ -140,9 +156,9 @@ def query_state_kernel(
     chunk = tl.program_id(0) // G % chunks
     image = (tl.program_id(0) // G // chunks).to(tl.int64)
     d = tl.arange(0, BLOCK_D)
-    d_ok = d < D
+    d_ok = None if D == BLOCK_D else d < D
     columns = head * D + d
-    inverse_scale = inverse_softplus(softplus, columns, d_ok)
+    inverse_scale = load_vector(inverse_scales, columns, d_ok)
     grad += image * grad_batch_stride
     q += image * q_batch_stride
     inverses += image * N
@@ -158,10 +174,12 @@ def query_state_kernel(
         inverse_normaliser = tl.load(head_scalars + tokens, mask=row_ok, other=0.0)
         weight = tl.load(head_scalars + plane + tokens, mask=row_ok, other=0.0)
         x = load_tile(q, q_stride, tokens, row_ok, columns, d_ok).to(tl.float32)
-        p = power(positive_map(x, inverse_scale, d_ok) * inverse[:, None], FACTOR)
+        p = power(positive_map(x, inverse_scale) * inverse[:, None], FACTOR)
         g = load_tile(grad, grad_stride, tokens, row_ok, columns, d_ok)
         total -= fold_rows(p * weight[:, None], BLOCK_T, BLOCK_D, FOLD)
-        state = add_outer(state, p * inverse_normaliser[:, None], g, PRECISION)
+        # The select is for the compiler, as in the forward pass.
+        p = tl.where(row_ok[:, None], p * inverse_normaliser[:, None], 0.0)
+        state = add_outer(state, p, g, PRECISION)
     partial += ((image * G + head) * chunks + chunk) * (D + 1) * D
-    tl.store(partial + d[:, None] * (D + 1) + d[None, :], state, mask=d_ok[:, None] & d_ok[None, :])
-    tl.store(partial + d * (D + 1) + D, tl.sum(total, 0), mask=d_ok)
+    tl.store(partial + d[:, None] * (D + 1) + d[None, :], state, mask=(d < D)[:, None] & (d < D)[None, :])
+    tl.store(partial + d * (D + 1) + D, tl.sum(total, 0), mask=d < D)
