@@ -274,5 +274,7 @@ def query_kernel(
         high, low = load_state(state, image * G + head, heads, D, BLOCK_D, PRECISION)
         mean_key = load_vector(mean + (image * G + head) * D, d, d_ok)
         normaliser = tl.sum(p * mean_key[None, :], 1) + floor
+        if BLOCK_D > 64:
+            p = tl.where(row_ok[:, None], p, 0.0)  # for the compiler, as above
         result = map_times_state(p, high, low, PRECISION) * (1.0 / normaliser)[:, None]
         store_tile(result, out, G * D, tokens, row_ok, columns, d_ok)
