@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import cast
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -46,7 +45,7 @@ class ProjectedAttention(nn.Module):
         """Projections and core as one; None where that cannot be."""
         qkv = self._qkv() if grid.padding is None and may_stream(self) else []
         layers = [self.proj, *qkv] if norm is None else [norm, self.proj, *qkv]
-        if not qkv or torch.is_autocast_enabled(x.device.type) or not can_stream_attention(x, self.core, *layers):
+        if not qkv or not can_stream_attention(x, self.core, *layers):
             return None
         parts = [part for layer in qkv for part in Affine.of(layer, layer.out_features // layer.in_features)]
         core = cast(FocusedLinearAttention | LocallyEnhancedAttention, self.core)

@@ -9,14 +9,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import cast
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flatten_dense.layers.focused_linear_attention import FocusedLinearAttention
 from flatten_dense.layers.lepe import LocallyEnhancedAttention
+from flatten_dense.layers.streaming import product_type, rows_per_piece
 from flatten_dense.layers.token_grid import Size
 from flatten_dense.ops.forms import forced_form
-from flatten_dense.ops.native import block
+from flatten_dense.ops.native import attention_pieces, block
 from flatten_dense.ops.native.arguments import Affine, Encoding
 
 
@@ -28,7 +30,8 @@ def can_stream_attention(x: Tensor, core: nn.Module, *layers: nn.Module) -> bool
         and forced_form() in (None, "native")
         and block.takes_layers(x, inner.dwc, *around, *layers)
         and block.takes_attention(x, inner.dwc.weight, inner.num_heads, inner.focusing_factor)
-        and inner.scale.dtype == inner.positional_encoding.dtype == x.dtype
+        and inner.scale.dtype == inner.positional_encoding.dtype == torch.float32
+        and (product_type(x) == torch.bfloat16 or product_type(x) == x.dtype)
     )
 
 
@@ -58,9 +61,10 @@ def stream_attention(
     inner = core if isinstance(core, FocusedLinearAttention) else cast(FocusedLinearAttention, core.core)
     encoding = Encoding(inner.positional_encoding, inner.grid_size, size)
     (back,) = Affine.of(proj)
-    return block.attend(
-        x, norm, qkv, back, _convolution(core), inner.scale, encoding, inner.num_heads, inner.focusing_factor, residual
-    )
+    layers = norm, qkv, back, _convolution(core), inner.scale, encoding, inner.num_heads, inner.focusing_factor
+    if product_type(x) == torch.float32:
+        return block.attend(x, *layers, residual)
+    return attention_pieces.attend(x, *layers, residual, rows_per_piece(4 * x.shape[2], x.device))
 
 
 def _convolution(core: FocusedLinearAttention | LocallyEnhancedAttention) -> Affine:

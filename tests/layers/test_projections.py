@@ -175,8 +175,31 @@ def test_padded_batches_do_not_run_as_one(as_one):
         assert not as_one(linear_attention(), torch.randn(2, 20, 32), grid)
 
 
-def test_half_precision_does_not_run_as_one(as_one):
+@pytest.mark.skipif(library() is None, reason="no C compiler")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_bfloat16_products_run_as_one(as_one, dtype):
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        assert as_one(linear_attention(), torch.randn(1, 20, 32, dtype=dtype), TokenGrid((4, 5)))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_bfloat16_products_keep_the_type_of_the_sum(dtype):
+    attention, norm, x, grid = (
+        linear_attention(),
+        nn.LayerNorm(32),
+        torch.randn(1, 20, 32, dtype=dtype),
+        TokenGrid((4, 5)),
+    )
+    with torch.autocast("cpu", torch.bfloat16):
+        expected, expected_sum = attention(x, grid), x + attention(norm(x), grid)
+        with torch.no_grad():
+            out, total = attention(x, grid), attention.added_to(x, norm, grid)
+    for got, wanted in ((out, expected), (total, expected_sum)):
+        torch.testing.assert_close(got, wanted, rtol=0, atol=0.03 * wanted.abs().max().item())
+
+
+def test_float16_products_do_not_run_as_one(as_one):
+    with torch.no_grad(), torch.autocast("cpu", torch.float16):
         assert not as_one(linear_attention(), torch.randn(1, 20, 32), TokenGrid((4, 5)))
 
 

@@ -32,15 +32,11 @@ from flatten_dense.ops.native.depthwise import KERNEL_SIZES
 
 
 def takes_layers(x: Tensor, *layers: nn.Module) -> bool:
-    """Whether the kernels take tokens ``[B, N, C]``, and these layers as they are.
+    """Whether the kernels take tokens ``[B, N, C]``, of float32 or bfloat16, and these layers as they are.
 
     Layers of another class, or with weights of another kind than plain float32 tensors, are not for us: something may
     have replaced them on purpose.
     """
-    return x.dtype == torch.float32 and _takes(x, *layers)
-
-
-def _takes(x: Tensor, *layers: nn.Module) -> bool:
     weights: list[nn.Parameter] = []
     for layer in layers:
         if type(layer) not in (nn.Linear, nn.LayerNorm, nn.Conv2d):
@@ -61,8 +57,8 @@ def _takes(x: Tensor, *layers: nn.Module) -> bool:
 
 
 def takes_mlp(x: Tensor, layer_norm: nn.Module, fc1: nn.Linear, fc2: nn.Linear, *convolution: nn.Conv2d) -> bool:
-    """Whether :func:`add_mlp` takes these, and perhaps a convolution between them; tokens may be of bfloat16."""
-    return _takes(x, layer_norm, fc1, fc2, *convolution) and fc1.out_features % LANES == 0 and x.is_contiguous()
+    """Whether :func:`add_mlp` takes these, and perhaps a convolution between them."""
+    return takes_layers(x, layer_norm, fc1, fc2, *convolution) and fc1.out_features % LANES == 0 and x.is_contiguous()
 
 
 def takes_attention(x: Tensor, kernels: Tensor, num_heads: int, focusing_factor: float) -> bool:

@@ -37,11 +37,11 @@ def add_mlp(x: Tensor, layer_norm: nn.LayerNorm, fc1: nn.Linear, fc2: nn.Linear,
     narrow, hidden = (torch.empty(most, width, dtype=torch.bfloat16) for width in expand.shape)
     for piece in torch.split(tokens, most):
         y, h = narrow[: piece.shape[0]], hidden[: piece.shape[0]]
-        _normalise(piece, layer_norm, y)
+        normalise(piece, layer_norm, y)
         torch.mm(y, expand, out=h)
         _activate(h, fc1.bias, _GELU)
         torch.mm(h, contract, out=y)
-        _add(piece, y, fc2.bias)
+        add_rows(piece, y, fc2.bias)
     return x
 
 
@@ -80,7 +80,7 @@ def add_conv_mlp(
             at_hand = band.above + band.stop - band.start
             piece, h = maps[band.start : band.stop].flatten(0, 1), hidden[band.above : at_hand].flatten(0, 1)
             y = narrow[: piece.shape[0]]
-            _normalise(piece, layer_norm, y)
+            normalise(piece, layer_norm, y)
             torch.mm(y, expand, out=h)
             _activate(h, fc1.bias, _RELU if relu else _NOTHING)
             first, last = band.result
@@ -89,7 +89,7 @@ def add_conv_mlp(
             _activate(out[0], None, _GELU)
             y = narrow[: out.shape[1]]
             torch.mm(out[0], contract, out=y)
-            _add(maps[band.done : band.ready].flatten(0, 1), y, fc2.bias)
+            add_rows(maps[band.done : band.ready].flatten(0, 1), y, fc2.bias)
             hidden[: min(at_hand, 2)] = hidden[max(at_hand - 2, 0) : at_hand].clone()
     return x
 
@@ -98,15 +98,22 @@ def _matrix(layer: nn.Linear) -> Tensor:
     return layer.weight.detach().to(torch.bfloat16).t()
 
 
-def _normalise(x: Tensor, layer_norm: nn.LayerNorm, out: Tensor) -> None:
-    call(
-        "piece_normalise", pointer(x), TYPES[x.dtype], *x.shape, norm(layer_norm), pointer(out), torch.get_num_threads()
-    )
+def normalise(x: Tensor, layer_norm: nn.LayerNorm | None, out: Tensor) -> None:
+    """Write ``layer_norm(x)``, or ``x`` where there is none, into ``out``; ``[n, C]``, dense, ``out`` in bfloat16."""
+    threads = torch.get_num_threads()
+    call("piece_normalise", pointer(x), TYPES[x.dtype], *x.shape, norm(layer_norm), pointer(out), threads)
+
+
+def add_rows(x: Tensor, y: Tensor, bias: Tensor) -> None:
+    """Do ``x += y + bias``; ``[n, C]``, dense, ``y`` in bfloat16."""
+    threads = torch.get_num_threads()
+    call("piece_add", pointer(x), TYPES[x.dtype], *x.shape, pointer(y), pointer(bias), threads)
+
+
+def add_to_each(h: Tensor, bias: Tensor) -> None:
+    """Do ``h += bias`` for rows ``[n, C]`` in bfloat16, dense."""
+    _activate(h, bias, _NOTHING)
 
 
 def _activate(h: Tensor, bias: Tensor | None, activation: int) -> None:
     call("piece_activate", pointer(h), *h.shape, pointer(bias), activation, torch.get_num_threads())
-
-
-def _add(x: Tensor, y: Tensor, bias: Tensor) -> None:
-    call("piece_add", pointer(x), TYPES[x.dtype], *x.shape, pointer(y), pointer(bias), torch.get_num_threads())
