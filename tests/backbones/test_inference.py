@@ -34,3 +34,21 @@ def test_padded_batches_too(micro, attention, randomise):
         maps = model.forward_intermediates(images, image_sizes=sizes, intermediates_only=True)
     for out, truth in zip(maps, expected, strict=True):
         torch.testing.assert_close(out, truth, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_defaults_of_the_program_change_nothing(micro, autocast):
+    """The kernels see addresses, so nothing that they get may follow a default type or device."""
+    options = {"embed_dim": 96} if "pvt" not in micro else {"embed_dims": (32, 64, 96, 128)}
+    model = timm.create_model(micro, num_classes=5, **options).eval()
+    images = torch.randn(1, 3, 70, 64)
+    outs = []
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        outs.append(model(images))
+        torch.set_default_dtype(torch.float64)
+        try:
+            with torch.device("meta"):
+                outs.append(model(images))
+        finally:
+            torch.set_default_dtype(torch.float32)
+    torch.testing.assert_close(*outs, rtol=0, atol=0)

@@ -54,7 +54,8 @@ class Sums(NamedTuple):
     @staticmethod
     def zeros(batch: int, num_heads: int, head_dim: int) -> Sums:
         """Of no keys."""
-        return Sums(torch.zeros(batch, num_heads, head_dim, head_dim), torch.zeros(batch, num_heads, head_dim))
+        products = torch.zeros(batch, num_heads, head_dim, head_dim, dtype=torch.float32, device="cpu")
+        return Sums(products, products.new_zeros(batch, num_heads, head_dim))
 
     def over(self, count: Tensor | int) -> Sums:
         """Divide both, by a number or one for each image ``[B, 1, 1]``."""
@@ -132,7 +133,7 @@ def forward(
     positions = Encoding(encoding.float().contiguous(), encoding_size, kv_size)
     add_keys(sums, k, v, inv_scale, positions, focusing_factor, key_padding_mask)
     means = sums.over(_count(k, key_padding_mask))
-    out = torch.empty(q.shape, dtype=q.dtype)
+    out = q.new_empty(q.shape)
     answer_queries(q, means, inv_scale, focusing_factor, out)
     return out, means.joined()
 
@@ -157,8 +158,8 @@ def backward(
     positions = Encoding(encoding.float().contiguous(), encoding_size, kv_size)
     means = Sums.split(context)
     grads = Sums.zeros(q.shape[0], num_heads, q.shape[2] // num_heads)
-    scale_sums = torch.zeros(scale.numel())
-    dq, dk, dv = (torch.empty(x.shape, dtype=x.dtype) for x in (q, k, v))
+    scale_sums = scale.new_zeros(scale.numel(), dtype=torch.float32)
+    dq, dk, dv = (x.new_empty(x.shape) for x in (q, k, v))
     own = shape(q, num_heads, focusing_factor, inv_scale)
     transposed = means.products.transpose(-2, -1).contiguous()
     call(

@@ -51,8 +51,8 @@ def attend(
     to_q, to_k, to_v, back = (_Product(layer) for layer in (*qkv, proj))
     inv_scale = inverse_scale(scale)
     most = max(1, rows // width)  # rows of the map
-    narrow, projected, answer = (torch.empty(most * width, channels, dtype=torch.bfloat16) for _ in range(3))
-    values = torch.empty(1, tokens, channels, dtype=torch.bfloat16)
+    narrow, projected, answer = (x.new_empty(most * width, channels, dtype=torch.bfloat16) for _ in range(3))
+    values = x.new_empty(1, tokens, channels, dtype=torch.bfloat16)
     out = torch.empty_like(x, dtype=x.dtype if residual else torch.bfloat16)
     for image, result in zip(x, out, strict=True):
         sums = Sums.zeros(1, num_heads, channels // num_heads)

@@ -153,7 +153,7 @@ def attend(
     inv_scale = inverse_scale(scale)
     own, before = shape(x, num_heads, focusing_factor, inv_scale), norm(layer_norm)
     to_q, to_k, to_v = map(linear, qkv)
-    values, out = torch.empty(x.shape), torch.empty(x.shape)
+    values, out = x.new_empty(x.shape), x.new_empty(x.shape)
     sums = Sums.zeros(batch, num_heads, channels // num_heads)
     call("attention_block_keys", own, rows(x), before, to_k, to_v, table(encoding), rows(values), *map(pointer, sums))
     means = sums.over(tokens)

@@ -40,7 +40,7 @@ def forward(x: Tensor, size: Sequence[int], weight: Tensor, bias: Tensor) -> Ten
     Returns:
         ``[B, H * W, C]`` in the type of ``x``, dense.
     """
-    out = torch.empty(x.shape, dtype=x.dtype)
+    out = x.new_empty(x.shape)
     forward_rows(x, size, weight, bias, out, 0, size[0])
     return out
 
@@ -59,7 +59,7 @@ def forward_rows(
 
 def input_gradient(grad: Tensor, size: Sequence[int], weight: Tensor) -> Tensor:
     """The gradient of ``x`` from that of the result, dense; other arguments as in :func:`forward`."""
-    out = torch.empty(grad.shape, dtype=grad.dtype)
+    out = grad.new_empty(grad.shape)
     _convolve(grad, size, weight, None, out, 0, size[0], flip=True)
     return out
 

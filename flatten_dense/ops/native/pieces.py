@@ -34,7 +34,7 @@ def add_mlp(x: Tensor, layer_norm: nn.LayerNorm, fc1: nn.Linear, fc2: nn.Linear,
     expand, contract = _matrix(fc1), _matrix(fc2)
     tokens = x.flatten(0, 1)
     most = min(rows, tokens.shape[0])
-    narrow, hidden = (torch.empty(most, width, dtype=torch.bfloat16) for width in expand.shape)
+    narrow, hidden = (x.new_empty(most, width, dtype=torch.bfloat16) for width in expand.shape)
     for piece in torch.split(tokens, most):
         y, h = narrow[: piece.shape[0]], hidden[: piece.shape[0]]
         normalise(piece, layer_norm, y)
@@ -73,8 +73,8 @@ def add_conv_mlp(
     (height, width), expand, contract = size, _matrix(fc1), _matrix(fc2)
     weight, conv_bias = convolution.weight, cast(Tensor, convolution.bias)
     most = min(rows, height)
-    narrow = torch.empty((most + 1) * width, expand.shape[0], dtype=torch.bfloat16)
-    hidden, convolved = (torch.empty(most + 2, width, expand.shape[1], dtype=torch.bfloat16) for _ in range(2))
+    narrow = x.new_empty((most + 1) * width, expand.shape[0], dtype=torch.bfloat16)
+    hidden, convolved = (x.new_empty(most + 2, width, expand.shape[1], dtype=torch.bfloat16) for _ in range(2))
     for maps in x.view(x.shape[0], *size, -1):
         for band in bands(height, most):
             at_hand = band.above + band.stop - band.start
