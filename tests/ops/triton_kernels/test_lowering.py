@@ -41,7 +41,7 @@ def compile_for(capability, kernel, arguments, constants):
     return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
 
 
-def lowered(monkeypatch, capability, dtype, channels, num_heads, masked=False, stretched=False):
+def lowered(monkeypatch, capability, dtype, channels, num_heads, masked=False, stretched=False, side=16):
     """Names of the kernels of a forward and a backward pass, with what the compiler made of each."""
     compiled = {}
 
@@ -50,10 +50,11 @@ def lowered(monkeypatch, capability, dtype, channels, num_heads, masked=False, s
 
     for module in (launch_forward, launch_backward, summing):
         monkeypatch.setattr(module, "launch", launch)
-    q = torch.empty(1, 256, channels, dtype=dtype)
-    scale, encoding = torch.empty(1, 1, channels), torch.empty(1, 64 if stretched else 256, channels)
-    mask = torch.zeros(1, 256, dtype=torch.bool) if masked else None
-    sizes = ((8, 8) if stretched else (16, 16), (16, 16), num_heads, 3)
+    encoding_side = side // 2 if stretched else side
+    q = torch.empty(1, side**2, channels, dtype=dtype)
+    scale, encoding = torch.empty(1, 1, channels), torch.empty(1, encoding_side**2, channels)
+    mask = torch.zeros(1, side**2, dtype=torch.bool) if masked else None
+    sizes = ((encoding_side, encoding_side), (side, side), num_heads, 3.0)
     out, context = attention.forward(q, q, q, scale, encoding, mask, *sizes)
     attention.backward(out, q, q, q, scale, encoding, mask, context, *sizes)
     return compiled
@@ -69,6 +70,11 @@ def check(compiled, capability):
 
 def test_kernels_lower_and_fit(monkeypatch):
     check(lowered(monkeypatch, 90, torch.bfloat16, 96, 3, masked=True, stretched=True), 90)
+
+
+@pytest.mark.slow
+def test_kernels_lower_where_every_size_is_one(monkeypatch):
+    check(lowered(monkeypatch, 90, torch.float32, 16, 1, masked=True, side=1), 90)
 
 
 @pytest.mark.slow
