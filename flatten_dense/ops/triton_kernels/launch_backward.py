@@ -59,7 +59,7 @@ def gradients(
         FACTOR=focusing_factor,
         **tiles.over_heads(),
     )
-    chunks, chunk_tokens = chunking(tokens, batch * num_heads, tiles.block_t, device)
+    chunks, chunk_tokens = chunking(tokens, batch, tiles, device)
     partial = torch.empty(batch, num_heads, chunks, head_dim, head_dim + 1, device=device)
     launch(
         query_state_kernel,

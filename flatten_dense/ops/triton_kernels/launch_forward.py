@@ -62,7 +62,7 @@ def attend(
         **focus,
         num_warps=4,
     )
-    chunks, chunk_tokens = chunking(keys, batch * num_heads, tiles.block_t, device)
+    chunks, chunk_tokens = chunking(keys, batch, tiles, device)
     partial = torch.empty(batch, num_heads, chunks, head_dim, head_dim + 1, device=device)
     launch(
         key_state_kernel,

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from flatten_dense.ops.triton_kernels import device_functions
 
-PROGRAMS_PER_PROCESSOR = 4  # of a reduction: enough to hide latency, few enough that the partial sums stay small
 PROCESSORS_WITHOUT_GPU = 1  # in the interpreter
 
 
@@ -72,6 +71,11 @@ class Tiles:
         return 4 if self.block_d <= 64 else 8
 
     @property
+    def programs_per_processor(self) -> int:
+        """Of a sum over tokens: whole rounds of the 4, 3 or 2 that share one of Hopper; partial sums stay few."""
+        return 6 if self.block_d == 64 else 4
+
+    @property
     def precision(self) -> str:
         """Of the products.
 
@@ -125,12 +129,12 @@ def processors(device: torch.device) -> int:
     return torch.cuda.get_device_properties(device).multi_processor_count
 
 
-def chunking(tokens: int, parallel: int, block: int, device: torch.device) -> tuple[int, int]:
-    """Number of chunks, and tokens in each, for a sum over tokens that ``parallel`` programs compute side by side."""
-    wanted = -(-PROGRAMS_PER_PROCESSOR * processors(device) // parallel)
-    blocks = -(-tokens // block)
+def chunking(tokens: int, batch: int, tiles: Tiles, device: torch.device) -> tuple[int, int]:
+    """Number of chunks, and tokens in each, for a sum over the tokens of each image and head."""
+    wanted = -(-tiles.programs_per_processor * processors(device) // (batch * tiles.num_heads))
+    blocks = -(-tokens // tiles.block_t)
     per_chunk = -(-blocks // wanted)
-    return -(-blocks // per_chunk), per_chunk * block
+    return -(-blocks // per_chunk), per_chunk * tiles.block_t
 
 
 def readable(x: Tensor) -> Tensor:

@@ -7,7 +7,8 @@ from torch import Tensor
 from flatten_dense.ops.triton_kernels.forward_kernels import sum_chunks_kernel
 from flatten_dense.ops.triton_kernels.launching import Tiles, launch
 
-SPAN = 128  # numbers per program
+SPAN = 64  # numbers per program
+CHUNKS = 64  # that it reads at once
 
 
 def sum_chunks(
@@ -38,7 +39,7 @@ def sum_chunks(
         (partial, counts, context, state, mean, num_keys, chunks, batch * num_heads),
         G=num_heads,
         D=head_dim,
-        BLOCK_CHUNKS=32,
+        BLOCK_CHUNKS=CHUNKS,
         BLOCK_S=SPAN,
         MASKED=masked,
         PRECISION=tiles.precision,
