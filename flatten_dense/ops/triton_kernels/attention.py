@@ -6,6 +6,7 @@ Source: arXiv 2308.00442, section 4; what is read and written how often, and why
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from functools import cache
 from importlib.util import find_spec
@@ -33,11 +34,26 @@ def supports(q: Tensor, num_heads: int, focusing_factor: float) -> bool:
 @cache
 def _can_compile(device: torch.device) -> bool:
     # Compute capability 8.0 brought bf16 and TF32 products.
-    return (
-        torch.version.cuda is not None
-        and find_spec("triton") is not None
-        and torch.cuda.get_device_capability(device) >= (8, 0)
-    )
+    if torch.version.cuda is None or find_spec("triton") is None or torch.cuda.get_device_capability(device) < (8, 0):
+        return False
+    try:
+        _run_a_kernel(device)
+    except Exception as error:  # whatever Triton, its C compiler or the driver may raise
+        warnings.warn(
+            f"Triton cannot build kernels on {torch.cuda.get_device_name(device)}: {type(error).__name__}: {error}. "
+            "Attention takes the slower PyTorch form there; Triton needs a C compiler (gcc or clang) on the PATH and a "
+            "writable cache folder ($TRITON_CACHE_DIR, else ~/.triton).",
+            stacklevel=2,
+        )
+        return False
+    return True
+
+
+def _run_a_kernel(device: torch.device) -> None:
+    from flatten_dense.ops.triton_kernels.launching import Tiles
+    from flatten_dense.ops.triton_kernels.summing import sum_chunks
+
+    sum_chunks(torch.zeros(1, 1, 1, 16, 17, device=device), Tiles(16, 1, torch.float32), 1)
 
 
 @cache

@@ -50,16 +50,33 @@ def test_wide_heads_need_a_gpu_with_much_shared_memory(monkeypatch, head_dim, an
     assert attention.supports(OnGpu(head_dim), 1, 3) == answer
 
 
-@pytest.mark.parametrize(("capability", "answer"), [((7, 5), False), ((8, 0), True), ((9, 0), True)])
-def test_a_gpu_must_multiply_bf16(monkeypatch, capability, answer):
+@pytest.fixture
+def gpu_of(monkeypatch):
+    """Pretends that there is a GPU of some compute capability."""
     pytest.importorskip("triton")
     monkeypatch.setattr(torch.version, "cuda", "13.0")
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a GPU")
+    monkeypatch.setattr(attention, "_run_a_kernel", lambda device: None)
     attention._can_compile.cache_clear()
-    try:
-        assert attention.supports(OnGpu(), 1, 3) == answer
-    finally:
-        attention._can_compile.cache_clear()
+    yield lambda *capability: monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    attention._can_compile.cache_clear()
+
+
+@pytest.mark.parametrize(("capability", "answer"), [((7, 5), False), ((8, 0), True), ((9, 0), True)])
+def test_a_gpu_must_multiply_bf16(gpu_of, capability, answer):
+    gpu_of(*capability)
+    assert attention.supports(OnGpu(), 1, 3) == answer
+
+
+def test_says_once_why_kernels_cannot_be_built_and_leaves_all_to_other_forms(gpu_of, monkeypatch):
+    def fail(device):
+        raise RuntimeError("Failed to find C compiler")
+
+    gpu_of(9, 0)
+    monkeypatch.setattr(attention, "_run_a_kernel", fail)
+    with pytest.warns(UserWarning, match="Failed to find C compiler") as warned:
+        assert [attention.supports(OnGpu(), 1, 3) for _ in range(2)] == [False, False]
+    assert len(warned) == 1
 
 
 def test_the_form_is_imported_where_triton_is_missing(monkeypatch):

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from flatten_dense.ops.naive import naive_feature_map, naive_linear_attention
+from flatten_dense.ops.triton_kernels import attention
 from flatten_dense.ops.triton_kernels.attention import backward, forward
 from flatten_dense.ops.triton_kernels.launching import Tiles
 
@@ -187,3 +188,7 @@ def test_gradient_that_is_an_expanded_number(device):
     _, expected = run(case, inputs, None, ones)
     _, got = run(case, inputs, None, ones[:1, :1, :1].expand_as(ones))
     assert all(torch.equal(a, b) for a, b in zip(got, expected, strict=True))
+
+
+def test_the_kernel_that_tries_out_a_gpu_runs(device):
+    attention._run_a_kernel(device)
