@@ -10,6 +10,7 @@ from flatten_dense.ops.streaming.focus import Focus, Rows
 from flatten_dense.ops.table_resizing import BandResizer
 
 NUMBERS = 2**18  # in a chunk: 1 MiB of float32, measured
+NUMBERS_ELSEWHERE = 2**23  # a graphics card wants large chunks; this only bounds the memory
 
 Chunk = tuple[slice, slice]  # of a batch: images, tokens
 
@@ -17,8 +18,9 @@ Chunk = tuple[slice, slice]  # of a batch: images, tokens
 def chunks(x: Tensor, step: int = 1) -> Iterator[Chunk]:
     """Cut ``[B, N, C]`` into chunks of about ``NUMBERS``: of several images, or of a multiple of ``step`` tokens."""
     batch, tokens, channels = x.shape
-    images = max(1, NUMBERS // max(1, tokens * channels))
-    length = tokens if images > 1 else max(1, NUMBERS // (channels * step)) * step
+    numbers = NUMBERS if x.is_cpu else NUMBERS_ELSEWHERE
+    images = max(1, numbers // max(1, tokens * channels))
+    length = tokens if images > 1 else max(1, numbers // (channels * step)) * step
     for start in range(0, tokens, max(1, length)):
         for image in range(0, batch, images):
             yield slice(image, min(image + images, batch)), slice(start, min(start + length, tokens))

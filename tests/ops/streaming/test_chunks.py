@@ -29,3 +29,10 @@ def test_a_large_image_is_cut(monkeypatch):
 
 def test_no_token_is_no_chunk():
     assert list(chunks(torch.zeros(2, 0, 4))) == []
+
+
+def test_chunks_are_larger_where_a_launch_costs_more_than_a_cache_saves():
+    shape = (1, 2**16, 64)
+    on_cpu, elsewhere = (list(chunks(torch.zeros(1, device=device).expand(shape))) for device in ("cpu", "meta"))
+    assert len(on_cpu) == 16
+    assert len(elsewhere) == 1
