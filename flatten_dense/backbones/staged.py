@@ -13,7 +13,8 @@ from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
 from flatten_dense.layers import Block, PatchEmbed, PatchMerging, Size, TokenGrid, ceil_div, resize_token_table
-from flatten_dense.layers.streaming import add_over, may_stream
+from flatten_dense.layers.positional import add_table
+from flatten_dense.layers.streaming import may_stream
 
 MIN_SIDE = 32  # pixels; the coarsest stride of the pyramids
 
@@ -70,8 +71,9 @@ class Stage(nn.Module):
         return grid.to_map(tokens)
 
     def _add_positions(self, tokens: Tensor, table_size: Size, grid: TokenGrid) -> Tensor:
-        table = resize_token_table(self.pos_embed, table_size, grid.size, grid.own_sizes)
-        return add_over(tokens, table) if may_stream(self) else tokens + table
+        if grid.own_sizes is None and may_stream(self):
+            return add_table(tokens, self.pos_embed, table_size, grid.size)
+        return tokens + resize_token_table(self.pos_embed, table_size, grid.size, grid.own_sizes)
 
 
 class StagedBackbone(nn.Module):

@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from flatten_dense.layers.streaming import add_over, rows_per_piece
 from flatten_dense.layers.token_grid import Size
-from flatten_dense.ops.table_resizing import resize_table
+from flatten_dense.ops.table_resizing import BandResizer, resize_table
 
 
 def resize_token_table(
@@ -36,6 +37,32 @@ def resize_token_table(
         which = torch.tensor([distinct.index(own) for own in own_sizes], device=table.device)
         return torch.stack(tables)[which]
     return resize_table(table, from_size, to_size)
+
+
+def add_table(tokens: Tensor, table: Tensor, from_size: Size, to_size: Size) -> Tensor:
+    """``tokens`` and the table brought to their grid, for inference: a large one in bands of rows, so it never exists.
+
+    Args:
+        tokens: ``[B, H * W, C]``; perhaps overwritten.
+        table: ``[1, n, C]``, as :func:`resize_token_table`.
+        from_size: (H, W) of the table's own grid.
+        to_size: (H, W) of the tokens.
+
+    Returns:
+        ``[B, H * W, C]``, contiguous; perhaps ``tokens``.
+    """
+    (height, width), channels = to_size, table.shape[2]
+    rows = max(1, rows_per_piece(width * channels, tokens.device))
+    if rows >= height or from_size == to_size:
+        return add_over(tokens, resize_token_table(table, from_size, to_size))
+    dtype = torch.promote_types(tokens.dtype, table.dtype)
+    out = tokens if tokens.is_contiguous() and tokens.dtype == dtype else tokens.new_empty(tokens.shape, dtype=dtype)
+    resizer = BandResizer(from_size, to_size)
+    for start in range(0, height, rows):
+        stop = min(start + rows, height)
+        band = slice(start * width, stop * width)
+        torch.add(tokens[:, band], resizer.band(table, start, stop), out=out[:, band])
+    return out
 
 
 def relative_position_bias(table: Tensor, window_size: int, size: Size) -> Tensor:

@@ -1,6 +1,8 @@
+import pytest
 import torch
 
-from flatten_dense.layers import relative_position_bias, resize_token_table
+from flatten_dense.layers import relative_position_bias, resize_token_table, streaming
+from flatten_dense.layers.positional import add_table
 
 
 def test_own_grid_is_the_identity():
@@ -48,3 +50,15 @@ def test_relative_bias_is_the_tables_row_for_the_offset():
         for key in range(6):
             row, column = query // 3 - key // 3 + 2, query % 3 - key % 3 + 2
             assert torch.equal(bias[:, query, key], table[row * 5 + column])
+
+
+@pytest.mark.parametrize("piece", [1, 60, 10_000])
+@pytest.mark.parametrize("to_size", [(3, 4), (7, 10), (2, 9)])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@torch.no_grad()
+def test_a_table_is_added_in_bands(piece, to_size, dtype, monkeypatch):
+    monkeypatch.setattr(streaming, "PIECE_ON_CPU", piece)
+    monkeypatch.setattr(streaming, "PIECE_PER_THREAD", 0)
+    table, tokens = torch.randn(1, 12, 5, dtype=torch.float64), torch.randn(2, to_size[0] * to_size[1], 5, dtype=dtype)
+    expected = tokens + resize_token_table(table, (3, 4), to_size)
+    torch.testing.assert_close(add_table(tokens, table, (3, 4), to_size), expected, rtol=0, atol=1e-12)
