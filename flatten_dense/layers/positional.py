@@ -10,6 +10,7 @@ from torch import Tensor
 
 from flatten_dense.layers.streaming import add_over, rows_per_piece
 from flatten_dense.layers.token_grid import Size
+from flatten_dense.ops.plain import full_precision
 from flatten_dense.ops.table_resizing import BandResizer, resize_table
 
 
@@ -60,8 +61,10 @@ def add_table(tokens: Tensor, table: Tensor, from_size: Size, to_size: Size) -> 
     resizer = BandResizer(from_size, to_size)
     for start in range(0, height, rows):
         stop = min(start + rows, height)
+        with full_precision(tokens.device):
+            positions = resizer.band(table, start, stop)
         band = slice(start * width, stop * width)
-        torch.add(tokens[:, band], resizer.band(table, start, stop), out=out[:, band])
+        torch.add(tokens[:, band], positions, out=out[:, band])
     return out
 
 

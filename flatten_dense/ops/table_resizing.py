@@ -40,9 +40,8 @@ class BandResizer:
         self.from_size = from_size
         self.height, self.width = to_size
         # [H, h]: what each row of the table gives to each wanted row, two numbers that are not zero in a row.
-        self.rows = F.interpolate(
-            torch.eye(from_size[0], dtype=torch.float64).unsqueeze(0), size=self.height, mode="linear"
-        )[0].T
+        identity = torch.eye(from_size[0], dtype=torch.float64, device="cpu")
+        self.rows = F.interpolate(identity.unsqueeze(0), size=self.height, mode="linear")[0].T
 
     def band(self, table: Tensor, start: int, stop: int) -> Tensor:
         """Rows ``start`` to ``stop`` of the wanted grid: ``[1, h * w, C]`` to ``[(stop - start) * W, C]``."""

@@ -62,3 +62,13 @@ def test_a_table_is_added_in_bands(piece, to_size, dtype, monkeypatch):
     table, tokens = torch.randn(1, 12, 5, dtype=torch.float64), torch.randn(2, to_size[0] * to_size[1], 5, dtype=dtype)
     expected = tokens + resize_token_table(table, (3, 4), to_size)
     torch.testing.assert_close(add_table(tokens, table, (3, 4), to_size), expected, rtol=0, atol=1e-12)
+
+
+@torch.no_grad()
+def test_a_table_added_in_bands_keeps_its_precision_under_autocast(monkeypatch):
+    monkeypatch.setattr(streaming, "PIECE_ON_CPU", 100)
+    monkeypatch.setattr(streaming, "PIECE_PER_THREAD", 0)
+    table, tokens = torch.randn(1, 12, 5), torch.randn(1, 70, 5)
+    expected = tokens + resize_token_table(table, (3, 4), (7, 10))
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(add_table(tokens, table, (3, 4), (7, 10)), expected, rtol=0, atol=1e-5)
