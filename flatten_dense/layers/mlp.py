@@ -38,9 +38,9 @@ class Mlp(TimmMlp):
             ``x``.
         """
         fc1, fc2 = cast(nn.Linear, self.fc1), cast(nn.Linear, self.fc2)
-        rows = rows_per_piece(fc1.out_features, x.device)
-        is_gelu = type(self.act) is nn.GELU and self.act.approximate == "none"
-        if is_gelu and takes_mlp(x, norm, fc1, fc2):
+        rows = rows_per_piece(_hidden_channels(fc1, x), x.device)
+        is_plain = type(self.act) is nn.GELU and self.act.approximate == "none" and type(self.norm) is nn.Identity
+        if is_plain and takes_mlp(x, norm, fc1, fc2):
             if product_type(x) == x.dtype == torch.float32:
                 return block.add_mlp(x, cast(nn.LayerNorm, norm), fc1, fc2)
             if product_type(x) == torch.bfloat16:
@@ -87,7 +87,7 @@ class ConvMlp(nn.Module):
             ``[B, N, C]``, contiguous; perhaps ``x``.
         """
         (height, width), maps = grid.size, x.view(x.shape[0], *grid.size, x.shape[2])
-        fc1, fc2, row = self.fc1, self.fc2, width * self.fc1.out_features
+        fc1, fc2, row = self.fc1, self.fc2, width * _hidden_channels(self.fc1, x)
         if grid.padding is None and takes_mlp(x, norm, fc1, fc2, self.dwconv):
             layers = cast(nn.LayerNorm, norm), fc1, self.dwconv, fc2, self.relu
             if product_type(x) == x.dtype == torch.float32 and fc1.weight.numel() <= LARGEST_WEIGHT:
@@ -114,3 +114,8 @@ class ConvMlp(nn.Module):
 
     def _contract(self, x: Tensor) -> Tensor:
         return cast(Tensor, self.fc2(F.gelu(x)))
+
+
+def _hidden_channels(fc1: nn.Module, x: Tensor) -> int:
+    """Those that a layer makes of ``x``; a guess for a layer that someone put there in place of a linear one."""
+    return fc1.out_features if isinstance(fc1, nn.Linear) else 8 * x.shape[2]

@@ -67,3 +67,24 @@ def test_pieces_do_not_read_the_padding_of_a_batch():
     x = torch.randn(2, 36, 4).double()
     expected = x + mlp(norm(x), grid)
     torch.testing.assert_close(mlp.add_to(x, norm, grid), expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("make", [Mlp, ConvMlp])
+@torch.no_grad()
+def test_a_replaced_layer_is_called(make):
+    torch.manual_seed(0)
+    mlp, norm, grid, x = make(16, 32), nn.LayerNorm(16), TokenGrid((4, 5)), torch.randn(1, 20, 16)
+    mlp.fc1 = nn.Sequential(mlp.fc1, nn.Tanh())
+    torch.testing.assert_close(mlp.add_to(x.clone(), norm, grid), x + mlp(norm(x), grid))
+
+
+@torch.no_grad()
+def test_a_norm_inside_the_mlp_is_called():
+    torch.manual_seed(0)
+    mlp, norm, grid, x = (
+        Mlp(16, 32, norm_layer=nn.LayerNorm),
+        nn.LayerNorm(16),
+        TokenGrid((4, 5)),
+        torch.randn(1, 20, 16),
+    )
+    torch.testing.assert_close(mlp.add_to(x.clone(), norm, grid), x + mlp(norm(x), grid))
