@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
@@ -32,22 +32,34 @@ def library() -> ctypes.CDLL | None:
     """
     if os.environ.get(SWITCH) == "0":
         return None
-    compiler = find_compiler()
-    if compiler is None:
-        _logger.warning("no C compiler (cc, gcc, clang or $CC): the kernels run in plain PyTorch, which is slower")
-        return None
     try:
-        return _load(compiler)
+        compiler = find_compiler()
+        if compiler is not None:
+            return _load(compiler)
+        reason = "no C compiler (cc, gcc, clang or $CC)"
     except (OSError, subprocess.SubprocessError, ValueError) as error:
-        _logger.warning("the C kernels could not be compiled and run in plain PyTorch, which is slower: %s", error)
-        return None
+        reason = str(error)
+    _logger.warning(
+        "the C kernels could not be compiled and run in plain PyTorch, which is slower (%s=0 silences this): %s",
+        SWITCH,
+        reason,
+    )
+    return None
 
 
 def find_compiler() -> list[str] | None:
-    """The command of a C compiler: ``$CC``, else the first of cc, gcc and clang that is there."""
+    """The command of a C compiler: ``$CC``, else the first of cc, gcc and clang that is there.
+
+    Raises:
+        ValueError: ``$CC`` is no command line, such as one with an unbalanced quote.
+    """
     if sys.platform == "win32":
         return None
-    wanted = shlex.split(os.environ.get("CC", ""))
+    chosen = os.environ.get("CC", "")
+    try:
+        wanted = shlex.split(chosen)
+    except ValueError as error:
+        raise ValueError(f"$CC should be a command such as gcc, got {chosen!r} ({error})") from None
     candidates: Sequence[list[str]] = [wanted] if wanted else [["cc"], ["gcc"], ["clang"]]
     return next((command for command in candidates if shutil.which(command[0])), None)
 
@@ -60,7 +72,7 @@ def compile_kernels(compiler: Sequence[str], output: Path) -> None:
         output: the file to write.
 
     Raises:
-        ValueError: the compiler refuses; its first words are in the message.
+        ValueError: the compiler refuses; its first words, or else its exit status, are in the message.
     """
     words = ""
     for tuning in _TUNING:
@@ -69,34 +81,52 @@ def compile_kernels(compiler: Sequence[str], output: Path) -> None:
         if done.returncode == 0:
             return
         words = words or done.stderr.strip()
-    raise ValueError(f"{shlex.join(compiler)} says: {words[:400] or 'nothing'}")
+    raise ValueError(f"{shlex.join(compiler)} failed: {words[:400] or f'exit status {done.returncode}'}")
 
 
 def _load(compiler: Sequence[str]) -> ctypes.CDLL:
-    name = f"kernels-{_fingerprint(compiler)}.so"
-    for folder in _folders():
-        path = folder / name
-        if path.exists() and _is_ours(path):
-            return ctypes.CDLL(str(path))
-        # Compiled under a name of its own, then moved: processes that start together never see half a file.
-        with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            output = Path(scratch) / name
-            compile_kernels(compiler, output)
-            os.replace(output, path)
-        return ctypes.CDLL(str(path))
-    raise OSError("no folder to write to")
+    cache, fingerprint = _cache(), _fingerprint(compiler)
+    kept = _load_kept(cache, fingerprint) if cache else None
+    if kept is not None:
+        return kept
+    # Compiled in a folder of its own, then moved: processes that start together never see half a file. Without a cache
+    # the file goes with that folder; what is loaded stays.
+    with tempfile.TemporaryDirectory(prefix="flatten_dense-", dir=cache) as scratch:
+        output = Path(scratch) / "kernels.so"
+        compile_kernels(compiler, output)
+        output.chmod(0o700)  # whatever the umask: a file that others may write would not be loaded again
+        compiled = ctypes.CDLL(str(output))
+        if cache:
+            os.replace(output, cache / _name(fingerprint, output.read_bytes()))
+    return compiled
 
 
-def _folders() -> Iterator[Path]:
-    """Folders to keep the library in, private to the user: the cache, or one of this process."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "flatten_dense"
+def _load_kept(cache: Path, fingerprint: str) -> ctypes.CDLL | None:
+    """What an earlier process compiled; files that are broken or that others may have written are removed."""
+    for path in cache.glob(_name(fingerprint, None)):
+        try:
+            # Read before it is loaded: a library cut short may load and crash the process later.
+            if _is_ours(path) and path.name == _name(fingerprint, path.read_bytes()):
+                return ctypes.CDLL(str(path))
+        except OSError as error:
+            _logger.debug("%s is compiled anew: %s", path, error)
+        path.unlink(missing_ok=True)
+    return None
+
+
+def _name(fingerprint: str, content: bytes | None) -> str:
+    """The name of a library, which tells whether its content is whole; the pattern of such names for None."""
+    return f"kernels-{fingerprint}-{'*' if content is None else hashlib.sha256(content).hexdigest()[:20]}.so"
+
+
+def _cache() -> Path | None:
+    """The folder that keeps the libraries, private to the user; None where there is none to write to."""
     try:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "flatten_dense"
         cache.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if os.access(cache, os.W_OK) and _is_ours(cache):
-            yield cache
-    except OSError:
-        pass
-    yield Path(tempfile.mkdtemp(prefix="flatten_dense-"))
+        return cache if os.access(cache, os.W_OK) and _is_ours(cache) else None
+    except (OSError, RuntimeError):  # RuntimeError: a user without a home, as in some containers
+        return None
 
 
 def _is_ours(path: Path) -> bool:
