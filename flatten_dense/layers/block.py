@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from flatten_dense.layers.mlp import ConvMlp, Mlp
 from flatten_dense.layers.projections import ProjectedAttention
-from flatten_dense.layers.streaming import may_stream
+from flatten_dense.layers.streaming import computes_as, may_stream
 from flatten_dense.layers.token_grid import TokenGrid
 
 
@@ -37,7 +37,17 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, grid: TokenGrid) -> Tensor:
         """Map tokens ``[B, N, C]`` of ``grid`` to the same shape."""
-        if isinstance(self.attn, ProjectedAttention) and isinstance(self.mlp, Mlp | ConvMlp) and may_stream(self):
-            return self.mlp.add_to(self.attn.added_to(x, self.norm1, grid), self.norm2, grid)
+        if self._may_stream():
+            attended = cast(ProjectedAttention, self.attn).added_to(x, self.norm1, grid)
+            return cast(Mlp | ConvMlp, self.mlp).add_to(attended, self.norm2, grid)
         x = x + self.drop_path1(self.attn(self.norm1(x), grid))
         return x + cast(Tensor, self.drop_path2(self.mlp(self.norm2(x), grid)))
+
+    def _may_stream(self) -> bool:
+        """Whether both halves may work piece by piece: none of the parts is one that somebody else put in."""
+        return (
+            computes_as(self.attn, ProjectedAttention)
+            and computes_as(self.mlp, Mlp, ConvMlp)
+            and type(self.drop_path1) is type(self.drop_path2) is DropPath
+            and may_stream(self)
+        )

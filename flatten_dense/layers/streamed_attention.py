@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from flatten_dense.layers.focused_linear_attention import FocusedLinearAttention
 from flatten_dense.layers.lepe import LocallyEnhancedAttention
-from flatten_dense.layers.streaming import product_type, rows_per_piece
+from flatten_dense.layers.streaming import computes_as, product_type, rows_per_piece
 from flatten_dense.layers.token_grid import Size
 from flatten_dense.ops.forms import forced_form
 from flatten_dense.ops.native import attention_pieces, block
@@ -27,10 +27,13 @@ def can_stream_attention(x: Tensor, core: nn.Module, *layers: nn.Module) -> bool
     inner, around = (core.core, [core.lepe]) if isinstance(core, LocallyEnhancedAttention) else (core, [])
     return (
         isinstance(inner, FocusedLinearAttention)
+        and computes_as(inner, FocusedLinearAttention)
+        and (inner is core or computes_as(core, LocallyEnhancedAttention))
         and forced_form() in (None, "native")
         and block.takes_layers(x, inner.dwc, *around, *layers)
         and block.takes_attention(x, inner.dwc.weight, inner.num_heads, inner.focusing_factor)
         and inner.scale.dtype == inner.positional_encoding.dtype == torch.float32
+        and inner.positional_encoding.is_contiguous()
         and (product_type(x) == torch.bfloat16 or product_type(x) == x.dtype)
     )
 

@@ -17,13 +17,22 @@ def may_stream(module: nn.Module) -> bool:
     """Whether a module may work piece by piece and overwrite what it made itself.
 
     That is so at inference, unless the program is being recorded or counted, or someone looks at the parts through
-    hooks: those would see pieces.
+    hooks, or has put another ``forward`` on one: those would see pieces, or nothing.
     """
     if torch.is_grad_enabled() or module.training:
         return False
     if torch.compiler.is_compiling() or needs_composite() or torch._C._len_torch_dispatch_stack():
         return False
-    return not any(part._forward_hooks or part._forward_pre_hooks for part in module.modules())
+    if nn.modules.module._global_forward_hooks or nn.modules.module._global_forward_pre_hooks:
+        return False
+    return not any(
+        part._forward_hooks or part._forward_pre_hooks or "forward" in part.__dict__ for part in module.modules()
+    )
+
+
+def computes_as(module: nn.Module, *classes: type[nn.Module]) -> bool:
+    """Whether a module is of one of these classes, or of a subclass that computes the same."""
+    return any(isinstance(module, each) and type(module).forward is each.forward for each in classes)
 
 
 def rows_per_piece(hidden_channels: int, device: torch.device) -> int:

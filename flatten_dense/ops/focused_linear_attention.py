@@ -64,7 +64,8 @@ def focused_linear_attention(
         ``[B, N, C]`` in the type of ``q``; float16 saturates at 65504, and so do its gradients.
 
     Raises:
-        ValueError: if ``attention_form`` demands a form that cannot take these tensors.
+        ValueError: if shapes or types do not fit each other, or ``attention_form`` demands a form that cannot take
+            these tensors.
 
     Source: arXiv 2308.00442, section 4.2; norms over all channels and the 1e-6 as in the released code.
     """
@@ -72,10 +73,49 @@ def focused_linear_attention(
         return plain_attention(
             q, k, v, scale, encoding, key_padding_mask, encoding_size, kv_size, num_heads, focusing_factor
         )
+    if not torch.compiler.is_compiling():
+        _check(q, k, v, scale, encoding, encoding_size, kv_size, num_heads, key_padding_mask)
     arguments = (q, k, v, scale, encoding, key_padding_mask, encoding_size, kv_size, num_heads, float(focusing_factor))
     if torch.is_grad_enabled() and not torch.compiler.is_compiling():
         return cast(Tensor, _Attention.apply(*arguments))
     return cast(Tensor, torch.ops.flatten_dense.focused_attention(*arguments)[0])
+
+
+def _check(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    scale: Tensor,
+    encoding: Tensor,
+    encoding_size: Sequence[int],
+    kv_size: Sequence[int],
+    num_heads: int,
+    key_padding_mask: Tensor | None,
+) -> None:
+    """Refuse what does not fit together: kernels trust what they are given."""
+    (batch, _, channels), keys, rows = q.shape, kv_size[0] * kv_size[1], encoding_size[0] * encoding_size[1]
+    if k.shape != (batch, keys, channels) or v.shape != k.shape or not q.dtype == k.dtype == v.dtype:
+        raise ValueError(
+            f"k and v must be [{batch}, {keys}, {channels}] {q.dtype}, as q and kv_size {tuple(kv_size)} say; got "
+            f"{tuple(k.shape)} {k.dtype} and {tuple(v.shape)} {v.dtype}"
+        )
+    if scale.numel() != channels or channels % num_heads:
+        raise ValueError(
+            f"scale must be [1, 1, {channels}] and num_heads divide {channels}; got {tuple(scale.shape)}, {num_heads}"
+        )
+    images = (1,) if tuple(encoding_size) != tuple(kv_size) else (1, batch)
+    if encoding.shape[0] not in images or encoding.shape[1:] != (rows, channels):
+        raise ValueError(
+            f"encoding must be [{' or '.join(map(str, images))}, {rows}, {channels}], as encoding_size "
+            f"{tuple(encoding_size)} says; got {tuple(encoding.shape)}"
+        )
+    if key_padding_mask is not None and (
+        key_padding_mask.shape != (batch, keys) or key_padding_mask.dtype != torch.bool
+    ):
+        raise ValueError(
+            f"key_padding_mask must be [{batch}, {keys}] bool; got {tuple(key_padding_mask.shape)} "
+            f"{key_padding_mask.dtype}"
+        )
 
 
 class _Attention(torch.autograd.Function):

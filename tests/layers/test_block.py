@@ -56,6 +56,21 @@ def test_inference_gives_what_training_sees(mlp, core, dim):
     assert torch.equal(x, before)
 
 
+@pytest.mark.parametrize("name", ["drop_path1", "drop_path2"])
+def test_what_took_the_place_of_stochastic_depth_is_called_at_inference(name):
+    class Half(nn.Module):
+        def forward(self, x):
+            return x / 2
+
+    attention = FusedAttention(32, FocusedLinearAttention(32, 2, (2, 3)))
+    block = Block(32, attention, Mlp(32, 64), drop_path=0.0, norm_eps=1e-6).eval()
+    setattr(block, name, Half())
+    x = torch.randn(1, 6, 32)
+    expected = block(x, GRID)
+    with torch.no_grad():
+        torch.testing.assert_close(block(x, GRID), expected)
+
+
 def test_a_hook_keeps_what_attention_gave():
     block = Block(4, Scale(2), Mlp(4, 8), drop_path=0.0, norm_eps=1e-6).eval()
     kept = []

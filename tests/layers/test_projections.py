@@ -215,6 +215,24 @@ def test_a_replaced_projection_is_called(as_one):
         assert not as_one(attention, torch.randn(1, 20, 32), TokenGrid((4, 5)))
 
 
+def test_a_core_with_a_forward_of_its_own_is_called(as_one):
+    class Own(FocusedLinearAttention):
+        def forward(self, q, *args, **kwargs):
+            return q
+
+    with torch.no_grad():
+        assert not as_one(linear_attention(core=Own(32, 2, (4, 5))), torch.randn(1, 20, 32), TokenGrid((4, 5)))
+
+
+def test_a_table_in_another_order_of_memory_is_read_right():
+    attention, x, grid = linear_attention(), torch.randn(1, 20, 32), TokenGrid((4, 5))
+    table = torch.randn(1, 32, 20).transpose(1, 2)
+    attention.core.load_state_dict(attention.core.state_dict() | {"positional_encoding": table}, assign=True)
+    expected = attention(x, grid)
+    with torch.no_grad():
+        torch.testing.assert_close(attention(x, grid), expected, rtol=1e-4, atol=1e-5)
+
+
 def test_counted_products_are_all_there():
     attention, x, grid = linear_attention(), torch.randn(1, 20, 32), TokenGrid((4, 5))
     counts = []

@@ -4,7 +4,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from flatten_dense.layers import streaming
-from flatten_dense.layers.streaming import add_over, may_stream, rows_per_piece
+from flatten_dense.layers.streaming import add_over, computes_as, may_stream, rows_per_piece
 
 
 @pytest.fixture
@@ -26,6 +26,28 @@ def test_a_hook_on_any_part_sees_whole_tensors(module, register):
         assert not may_stream(module)
         handle.remove()
         assert may_stream(module)
+
+
+def test_a_hook_on_all_modules_sees_whole_tensors(module):
+    handle = torch.nn.modules.module.register_module_forward_hook(lambda *_: None)
+    with torch.no_grad():
+        assert not may_stream(module)
+        handle.remove()
+        assert may_stream(module)
+
+
+def test_a_forward_that_somebody_put_on_a_part_is_called(module):
+    module[0].forward = lambda x: x
+    with torch.no_grad():
+        assert not may_stream(module)
+
+
+def test_a_subclass_computes_the_same_unless_it_has_a_forward_of_its_own():
+    same = type("Same", (nn.Linear,), {})(2, 2)
+    other = type("Other", (nn.Linear,), {"forward": lambda self, x: x})(2, 2)
+    assert computes_as(same, nn.ReLU, nn.Linear)
+    assert not computes_as(other, nn.ReLU, nn.Linear)
+    assert not computes_as(nn.ReLU(), nn.Linear)
 
 
 def test_a_recorded_program_does_not_stream(module):

@@ -244,6 +244,30 @@ def test_gradients_under_data_parallel_training_are_the_same(tmp_path):
         torch.distributed.destroy_process_group()
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"kv_size": (3, 3)}, r"k and v must be \[2, 9, 32\]"),
+        ({"v": torch.zeros(2, 5, 32)}, "k and v must be"),
+        ({"k": torch.zeros(1, 6, 32), "v": torch.zeros(1, 6, 32)}, "k and v must be"),
+        ({"v": torch.zeros(2, 6, 32).half()}, "torch.float16"),
+        ({"scale": torch.zeros(1, 1, 16)}, "scale must be"),
+        ({"num_heads": 5}, "num_heads divide 32"),
+        ({"encoding": torch.zeros(1, 4, 32)}, "encoding must be"),
+        ({"encoding": torch.zeros(2, 4, 32), "encoding_size": (2, 2)}, "encoding must be"),
+        ({"key_padding_mask": torch.zeros(1, 6, dtype=torch.bool)}, "key_padding_mask must be"),
+        ({"key_padding_mask": torch.zeros(2, 6)}, "key_padding_mask must be"),
+    ],
+)
+def test_what_does_not_fit_together_is_refused(changes, message):
+    x = torch.zeros(2, 6, 32)
+    fitting = {"q": torch.zeros(2, 4, 32), "k": x, "v": x, "scale": torch.zeros(1, 1, 32), "num_heads": 2}
+    fitting |= {"encoding": torch.zeros(1, 6, 32), "encoding_size": (2, 3), "kv_size": (2, 3)}
+    focused_linear_attention(**fitting)
+    with pytest.raises(ValueError, match=message):
+        focused_linear_attention(**(fitting | changes))
+
+
 def test_a_frozen_input_gets_no_gradient():
     tensors, options = make_inputs("plain")
     tensors = [x.requires_grad_(i == 2) for i, x in enumerate(tensors)]

@@ -1,6 +1,8 @@
 // Gradients of focused linear attention. What the forward pass did not keep, all but q, k, v and the state, is made again
 // in the cache.
 
+#include <omp.h>
+
 #include "focus.h"
 
 // From g, the gradient of phi times |y| / |p|, of a block: the gradient of the rows, and what it adds to that of
@@ -22,9 +24,9 @@ ALWAYS_INLINE void unfocus(const float *t, const float *p, const float *g, const
             for (int n = 1; n < power; n++) slope *= direction;
             vf gradient = slope * (load(g + begin + c) - across * load(p + begin + c)) + along * direction;
             store(scale_sums + c, load(scale_sums + c) + gradient * direction);
-            // A channel that the ReLU closed has the very value that focus() gave it.
-            vi open = direction > EPS * inv * inverse;
-            store_any(out->data, at + c, out->type, pick(open, gradient * inverse * inv, (vf){}));
+            // A channel that the ReLU closed has the value that focus() gave it, up to rounding. NaN is not closed.
+            vi closed = direction <= EPS * 1.000001f * inv * inverse;
+            store_any(out->data, at + c, out->type, pick(closed, (vf){}, gradient * inverse * inv));
         }
     }
 }
@@ -76,8 +78,8 @@ int attention_queries_backward(const shape_t *s, const rows_t *q, const rows_t *
                                const float *transposed, const float *keys, const rows_t *out, float *state_grad,
                                float *keys_grad, float *scale_sums) {
     const int64_t channels = s->heads * s->dim, size = channels * s->dim, parts = parts_of(s), tasks = s->batch * parts;
-    const int64_t own = size + 2 * channels + 5 * BLOCK * channels;
-    float *memory = take(tasks * own);
+    const int64_t own = size + 2 * channels, scratch = 5 * BLOCK * channels;
+    float *memory = take(tasks * own + s->threads * scratch);
     if (!memory) return 1;
 #pragma omp parallel for num_threads(s->threads) schedule(static)
     for (int64_t task = 0; task < tasks; task++) {
@@ -88,10 +90,10 @@ int attention_queries_backward(const shape_t *s, const rows_t *q, const rows_t *
         fill(sums, 0, size + 2 * channels);
         if (s->power == 3)
             answer_backward(s, q, grad, own_state, own_transposed, keys + image * channels, out, image, first, last, sums,
-                            keys_sums, scales, scales + channels, 3);
+                            keys_sums, scales, memory + tasks * own + omp_get_thread_num() * scratch, 3);
         else
             answer_backward(s, q, grad, own_state, own_transposed, keys + image * channels, out, image, first, last, sums,
-                            keys_sums, scales, scales + channels, s->power);
+                            keys_sums, scales, memory + tasks * own + omp_get_thread_num() * scratch, s->power);
     }
     for (int64_t task = 0; task < tasks; task++) {
         const float *sums = memory + task * own;
@@ -145,8 +147,8 @@ int attention_keys_backward(const shape_t *s, const rows_t *k, const rows_t *v, 
                             const uint8_t *mask, const float *state_grad, const float *transposed,
                             const float *keys_grad, const rows_t *k_out, const rows_t *v_out, float *scale_sums) {
     const int64_t channels = s->heads * s->dim, size = channels * s->dim, parts = parts_of(s), tasks = s->batch * parts;
-    const int64_t own = channels + 4 * BLOCK * channels;
-    float *memory = take(tasks * own);
+    const int64_t own = channels, scratch = 4 * BLOCK * channels;
+    float *memory = take(tasks * own + s->threads * scratch);
     if (!memory) return 1;
 #pragma omp parallel for num_threads(s->threads) schedule(static)
     for (int64_t task = 0; task < tasks; task++) {
@@ -157,10 +159,10 @@ int attention_keys_backward(const shape_t *s, const rows_t *k, const rows_t *v, 
         fill(sums, 0, channels);
         if (s->power == 3)
             add_keys_backward(s, k, v, encoding, mask, own_grad, own_transposed, keys_grad + image * channels, k_out,
-                              v_out, image, first, last, sums, sums + channels, 3);
+                              v_out, image, first, last, sums, memory + tasks * own + omp_get_thread_num() * scratch, 3);
         else
             add_keys_backward(s, k, v, encoding, mask, own_grad, own_transposed, keys_grad + image * channels, k_out,
-                              v_out, image, first, last, sums, sums + channels, s->power);
+                              v_out, image, first, last, sums, memory + tasks * own + omp_get_thread_num() * scratch, s->power);
     }
     for (int64_t task = 0; task < tasks; task++)
         for (int64_t i = 0; i < channels; i++) scale_sums[i] += memory[task * own + i];

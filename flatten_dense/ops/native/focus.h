@@ -80,6 +80,18 @@ static inline void fill(float *x, float value, int64_t count) {
     for (int64_t i = 0; i < count; i++) x[i] = value;
 }
 
+// Divide a row by its largest entry, which is returned, and say what its squares come to then.
+static inline float shrink(float *row, int64_t channels, float *squares) {
+    float largest = row[0];
+    for (int64_t c = 1; c < channels; c++) largest = row[c] > largest ? row[c] : largest;
+    *squares = 0;
+    for (int64_t c = 0; c < channels; c++) {
+        row[c] /= largest;
+        *squares += row[c] * row[c];
+    }
+    return largest;
+}
+
 // Focus a block of rows, at `at` in `x`: t and p [BLOCK, C] (t == p: only p is kept), |y| and |p| [BLOCK].
 // In three passes, so that the roots and quotients of a row never wait for each other.
 ALWAYS_INLINE void focus(const rows_t *x, int64_t at, int64_t count, const position_t *positions, const uint8_t *mask,
@@ -107,8 +119,13 @@ ALWAYS_INLINE void focus(const rows_t *x, int64_t at, int64_t count, const posit
         }
         length[i] = sum(squares);
     }
-    for (int64_t i = 0; i < count; i++) length[i] = sqrtf(length[i]);
-    for (int64_t i = 0; i < count; i++) powered[i] = 1 / length[i];
+    for (int64_t i = 0; i < count; i++) {
+        // Squares that float32 does not hold: such a row is divided by its largest entry first.
+        const float largest = length[i] < 1e-30f || length[i] > 1e30f ? shrink(t + i * channels, channels, length + i) : 1;
+        const float shrunk = sqrtf(length[i]);
+        powered[i] = 1 / shrunk;
+        length[i] = largest * shrunk;
+    }
     for (int64_t i = 0; i < count; i++) {
         const float inverse = powered[i];
         // |p|^2 is at least C^(1 - power). From 0 the squares of dead channels would be denormal, at 100 cycles each.

@@ -5,6 +5,7 @@ from flatten_dense.ops.naive import naive_feature_map
 from flatten_dense.ops.native import attention
 from flatten_dense.ops.native.arguments import Encoding, inverse_scale
 from flatten_dense.ops.native.build import library
+from flatten_dense.ops.streaming import attention as streaming
 from flatten_dense.ops.table_resizing import resize_table
 
 # Outputs and gradients against the explicit matrix: tests/ops/test_ops_focused_linear_attention.py, form "native".
@@ -75,3 +76,23 @@ def test_what_is_not_a_number_stays_visible(case):
 )
 def test_what_the_kernels_do_not_take(q, factor):
     assert not attention.supports(q, G, factor)
+
+
+@pytest.mark.parametrize("factor", [1e-18, 1e19, 1e30])
+def test_rows_whose_squares_float32_does_not_hold(case, factor):
+    q, v, scale, table = case
+    keys = torch.randn(2, 45, C)
+    wide = [x.double() for x in (factor * q, keys, v, scale, table)]
+    expected, _ = streaming.forward(*wide, None, TABLE, SIZE, G, 3)
+    out, _ = attention.forward(factor * q, keys, v, scale, table, None, TABLE, SIZE, G, 3)
+    torch.testing.assert_close(out.double(), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_gradient_that_is_not_a_number_stays_visible(case):
+    q, v, scale, table = case
+    q = q.clone()
+    q[0, 3, 5] = float("nan")
+    _, context = attention.forward(q, v, v, scale, table, None, TABLE, SIZE, G, 3)
+    dq, *_ = attention.backward(torch.ones_like(q), q, v, v, scale, table, None, context, TABLE, SIZE, G, 3)
+    assert dq[0, 3].isnan().any()
+    assert dq[1].isfinite().all()
