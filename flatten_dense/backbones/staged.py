@@ -71,7 +71,8 @@ class Stage(nn.Module):
         return grid.to_map(tokens)
 
     def _add_positions(self, tokens: Tensor, table_size: Size, grid: TokenGrid) -> Tensor:
-        if grid.own_sizes is None and may_stream(self):
+        is_own = self.patch_embed is not None  # else a view of the caller's map
+        if is_own and grid.own_sizes is None and may_stream(self):
             return add_table(tokens, self.pos_embed, table_size, grid.size)
         return tokens + resize_token_table(self.pos_embed, table_size, grid.size, grid.own_sizes)
 

@@ -61,7 +61,6 @@ def run(args: Sequence[str]) -> None:
     )
     groups = [choices_of(name, attentions, sizes) for name in dict.fromkeys(options.models)]
     facts = {"command": shlex.join(["flatten-dense", "profile", *args]), "machine": machine_facts(device)}
-    output.mkdir(parents=True, exist_ok=True)
     profile = Profile(settings, facts)
     out = sys.stderr if options.json else sys.stdout
     _measure(groups, profile, output, out)
@@ -85,7 +84,7 @@ def _measure(groups: Sequence[Sequence[Choice]], profile: Profile, output: Path,
         for size in settings.sizes:
             with _status(f"measuring {group[0].model} at {in_short(size)} ..."):
                 found = next(points)
-            baseline = next((p for p in found if p.choice.is_softmax and p.choice.attention), None)
+            baseline = next((p for p in found if p.choice.attention and not p.choice.has_linear), None)
             for point in found:
                 say(table.row(point, baseline))
             profile.add(found)

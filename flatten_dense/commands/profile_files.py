@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from flatten_dense.commands.profile_table import in_short
-from flatten_dense.profiling.advice import Curve, advise, compare, growth, softmax_siblings
+from flatten_dense.profiling.advice import Curve, advise, compare, curves_beside, growth
 from flatten_dense.profiling.choices import Choice
 from flatten_dense.profiling.sweep import Point, Settings
 from flatten_dense.visualization.cost_curves import CostCurve, plot_costs
@@ -46,7 +46,8 @@ class Profile:
         return f"{processor}, torch {machine['torch']}; {self._what()} of {images}, {settings.dtype}"
 
     def save(self, folder: Path) -> None:
-        """Write both files."""
+        """Write both files, into a folder that is made if it is not there."""
+        folder.mkdir(parents=True, exist_ok=True)
         (folder / "profile.json").write_text(self.to_json())
         self._plot(folder / "profile.png")
 
@@ -59,7 +60,7 @@ class Profile:
             "settings": {name: getattr(self.settings, name) for name in names},
             "points": [self._point(point) for points in self._points.values() for point in points],
             "growth_exponents": [{**_name(curve[0].choice), **growth(curve)._asdict()} for curve in curves],
-            "crossovers": [_crossover(curve, other) for curve in curves for other in softmax_siblings(curve, curves)],
+            "crossovers": [_crossover(curve, other) for curve in curves for other in curves_beside(curve, curves)],
             "advice": advise(curves),
         }
         return json.dumps(content, indent=2) + "\n"
@@ -84,8 +85,8 @@ class Profile:
         drawn = []
         for number, curve in enumerate(curves):
             choice = curve[0].choice
-            siblings = [other for other in softmax_siblings(curve, curves) if len(other) == len(curve)]
-            found = compare(curve, siblings[0]) if siblings else None
+            beside = [other for other in curves_beside(curve, curves) if len(other) == len(curve)]
+            found = compare(curve, beside[0]) if beside else None
             costs = [point.median for point in curve], [point.peak for point in curve]
             drawn.append(
                 CostCurve(
@@ -95,7 +96,7 @@ class Profile:
                     costs,
                     growth(curve)[:2],
                     (found.time.side, found.memory.side) if found else (None, None),
-                    choice.is_softmax,
+                    not choice.has_linear,
                     next((f"{in_short(point.size)} {point.skipped}" for point in curve if point.skipped), ""),
                 )
             )

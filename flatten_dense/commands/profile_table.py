@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from flatten_dense.layers import Size
-from flatten_dense.profiling.advice import Curve, compare, growth, softmax_siblings
+from flatten_dense.profiling.advice import Curve, compare, curves_beside, growth
 from flatten_dense.profiling.choices import Choice
 from flatten_dense.profiling.sweep import Point
 
@@ -66,7 +66,7 @@ class ProfileTable:
         return f"{start}  " + "  ".join(cell.rjust(width) for cell, width in zip(cells, _WIDTHS, strict=True))
 
     def growth(self, curves: Sequence[Curve]) -> list[str]:
-        """Lines on how the costs of choices grow, and from which side on they take less than their siblings.
+        """Lines on how the costs of choices grow, and from which side on they take less than others.
 
         Args:
             curves: of all choices.
@@ -77,8 +77,8 @@ class ProfileTable:
             found = growth(curve)
             powers = tuple(_UNKNOWN if e is None else f"{e:.2f}" for e in found)
             lines.append(self._growth_line(curve[0].choice, (*powers, "", "")))
-            for sibling in softmax_siblings(curve, curves):
-                other, time, memory = compare(curve, sibling)
+            for beside in curves_beside(curve, curves):
+                other, time, memory = compare(curve, beside)
                 name = other.model if other.attention is None else other.attention
                 cells = ("", "", "", "", time.words, memory.words)
                 lines.append(self._growth_line(None, cells, f"  beside {name}"))

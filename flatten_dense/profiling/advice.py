@@ -1,4 +1,4 @@
-"""What measurements say: where linear attention gets ahead of softmax, and which to use, in a line."""
+"""What measurements say: where linear attention gets ahead of what it is beside, and which to use, in a line."""
 
 from __future__ import annotations
 
@@ -60,22 +60,24 @@ def compare(curve: Curve, other: Curve) -> Comparison:
     )
 
 
-def softmax_siblings(curve: Curve, curves: Sequence[Curve]) -> list[Curve]:
+def curves_beside(curve: Curve, curves: Sequence[Curve]) -> list[Curve]:
     """What a choice with linear blocks is compared with: its own model with softmax only, then models of timm.
 
     Args:
-        curve: in question; one without linear blocks has no siblings.
+        curve: in question; one without linear blocks is compared with nothing.
         curves: all that were measured.
     """
     choice = curve[0].choice
-    if choice.is_softmax:
+    if not choice.has_linear:
         return []
-    own = [c for c in curves if c[0].choice.is_softmax and c[0].choice.model == choice.model]
+    own = [c for c in curves if not c[0].choice.has_linear and c[0].choice.model == choice.model]
     return own + [c for c in curves if c[0].choice.attention is None]
 
 
 def advise(curves: Sequence[Curve]) -> list[str]:
-    """One line for each model that there was something to choose for.
+    """One line for each model with linear attention that there is something to compare with.
+
+    A model of timm is said to take more or less; it is never advised as an attention.
 
     Args:
         curves: all that were measured, at the same sizes.
@@ -83,10 +85,10 @@ def advise(curves: Sequence[Curve]) -> list[str]:
     lines = []
     for model in dict.fromkeys(curve[0].choice.model for curve in curves):
         own = [curve for curve in curves if curve[0].choice.model == model]
-        linear = [curve for curve in own if not curve[0].choice.is_softmax]
-        siblings = softmax_siblings(linear[0], curves) if linear else []
-        if siblings:
-            lines.append(f"{model}: {_advice(min(linear, key=_at_the_largest), siblings[0])}")
+        linear = [curve for curve in own if curve[0].choice.has_linear]
+        beside = curves_beside(linear[0], curves) if linear else []
+        if beside:
+            lines.append(f"{model}: {_advice(min(linear, key=_at_the_largest), beside[0])}")
     return lines
 
 
@@ -96,16 +98,18 @@ def _at_the_largest(curve: Curve) -> tuple[int, float]:
     return len(curve) - len(measured), measured[-1] if measured else math.inf
 
 
-def _advice(linear: Curve, softmax: Curve) -> str:
-    ours, theirs = in_words(linear[0].choice), in_words(softmax[0].choice)
-    both = [(a, b) for a, b in zip(linear, softmax, strict=True) if a.median and b.median]
+def _advice(linear: Curve, other: Curve) -> str:
+    ours, theirs = in_words(linear[0].choice), in_words(other[0].choice)
+    both = [(a, b) for a, b in zip(linear, other, strict=True) if a.median and b.median]
     if not both:
         return f"nothing to go by: {ours} and {theirs} were not measured at a common size"
     a, b = both[-1]
     speed = (b.median or math.nan) / (a.median or math.nan)
     memory = _memory(a, b)
-    left_out = _left_out(linear, softmax, a.pixels)
-    crossing = compare(linear, softmax).time
+    left_out = _left_out(linear, other, a.pixels)
+    if other[0].choice.attention is None:  # no attention to choose, perhaps no transformer
+        return f"beside {theirs}, at {a.side:.0f} {ours} takes {1 / speed:.2g} times as long, with {memory}{left_out}"
+    crossing = compare(linear, other).time
     if not left_out and 1 / _HARDLY < speed < _HARDLY:
         return f"choose by accuracy: at {a.side:.0f} {ours} takes the time of {theirs} to within 3 %, and {memory}"
     if crossing.latest is None:
@@ -124,9 +128,9 @@ def _memory(ours: Point, theirs: Point) -> str:
     return "the same memory" if 1 / _HARDLY < ratio < _HARDLY else f"{ratio:.2g} times the memory"
 
 
-def _left_out(linear: Curve, softmax: Curve, beyond: int) -> str:
+def _left_out(linear: Curve, other: Curve, beyond: int) -> str:
     """The first size above so many pixels that a choice could not take, and why."""
-    for point in sorted((*linear, *softmax), key=lambda point: point.pixels):
+    for point in sorted((*linear, *other), key=lambda point: point.pixels):
         if point.skipped is not None and point.pixels > beyond:
             return f"; {in_words(point.choice)} at {point.side:.0f}: {point.skipped}"
     return ""

@@ -37,9 +37,9 @@ class Choice:
         return {} if self.attention is None else {"attention": self.attention}
 
     @property
-    def is_softmax(self) -> bool:
-        """Whether no block is linear; models of timm count as that."""
-        return self.attention is None or set(self.attention) == {"S"}
+    def has_linear(self) -> bool:
+        """Whether a block has linear attention, so that the choice is compared with those that have none."""
+        return self.attention is not None and set(self.attention) != {"S"}
 
     def __str__(self) -> str:
         return self.model if self.attention is None else f"{self.model} {self.attention}"

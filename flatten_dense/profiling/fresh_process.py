@@ -61,8 +61,9 @@ class FreshModel:
     def __init__(self, case: Case) -> None:
         self.case = case
         self._errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 - closed in close
-        # What this process can import, that one must be able to.
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        # What this process can import, that one must be able to. Fused attention in timm's Swin is off by itself.
+        path = os.pathsep.join(filter(None, sys.path))
+        environment = {"TIMM_FUSED_ATTN": "2", **os.environ, "PYTHONPATH": path}
         self._process = subprocess.Popen(
             [sys.executable, "-m", "flatten_dense.profiling.worker", case.to_json()],
             stdin=subprocess.PIPE,

@@ -8,6 +8,8 @@ import timm
 import torch
 from torch import nn
 
+from flatten_dense.backbones.staged import Stage
+
 NATIVE = (2, 3, 64, 64)
 
 
@@ -213,6 +215,18 @@ def test_state_dict_round_trip(model, micro, randomise):
 def test_own_names_pass_the_checkpoint_filter_unchanged(model):
     state = model.state_dict()
     assert model.rename_checkpoint(state) == state
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("table_size", [(4, 6), (2, 3)])
+@torch.no_grad()
+def test_positions_are_not_written_into_the_map_of_the_caller(layout, table_size):
+    stage = Stage(8, None, [], grid_size=table_size).eval()
+    nn.init.normal_(stage.pos_embed)
+    x = torch.randn(2, 8, 4, 6).contiguous(memory_format=layout)
+    before = x.clone()
+    assert not torch.equal(stage(x), before)
+    assert torch.equal(x, before)
 
 
 def test_copies_are_independent(model, randomise):

@@ -119,6 +119,15 @@ def test_what_was_measured_before_a_stop_is_on_disk(model, monkeypatch, capsys, 
     assert len(json.loads((tmp_path / "out/profile.json").read_text())["points"]) == 2
 
 
+def test_a_run_that_is_stopped_before_its_first_size_leaves_nothing(model, monkeypatch, capsys, tmp_path):
+    def stop(self, limit):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(model, "run", stop)
+    assert main(["profile", "flatten_deit_test", "--sizes", "64", "--output", str(tmp_path / "out")]) == 130
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_options_become_settings(monkeypatch, tmp_path):
     seen = []
 
@@ -163,6 +172,10 @@ def test_no_sizes(refuse):
 
 def test_a_device_that_is_not_there(refuse):
     assert "--device warp: PyTorch cannot use it here" in refuse("flatten_pvt_test", "--device", "warp")
+
+
+def test_a_device_that_computes_nothing(refuse):
+    assert "--device meta: must be cpu or cuda" in refuse("flatten_pvt_test", "--device", "meta")
 
 
 def test_a_folder_that_is_not_empty(refuse, tmp_path):

@@ -72,10 +72,11 @@ def test_a_profile_that_was_stopped_has_its_points_but_no_conclusions():
     assert content["advice"] == content["crossovers"] == content["growth_exponents"] == []
 
 
-def test_both_files_are_saved(profile, tmp_path):
-    profile.save(tmp_path)
-    assert (tmp_path / "profile.json").read_text() == profile.to_json()
-    assert Image.open(tmp_path / "profile.png").format == "PNG"
+def test_both_files_are_saved_in_a_new_folder(profile, tmp_path):
+    folder = tmp_path / "runs" / "new"
+    profile.save(folder)
+    assert (folder / "profile.json").read_text() == profile.to_json()
+    assert Image.open(folder / "profile.png").format == "PNG"
 
 
 def drawn(profile, tmp_path, monkeypatch):

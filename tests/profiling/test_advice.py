@@ -1,6 +1,6 @@
 import pytest
 
-from flatten_dense.profiling.advice import advise, compare, growth, in_words, softmax_siblings
+from flatten_dense.profiling.advice import advise, compare, curves_beside, growth, in_words
 from flatten_dense.profiling.choices import Choice
 from flatten_dense.profiling.sweep import Point
 
@@ -35,7 +35,7 @@ def test_time_and_memory_are_compared_apart():
     assert (found.time.words, found.memory.words) == ("below 224", "beyond 1024")
 
 
-def test_siblings_are_the_own_softmax_and_models_of_timm():
+def test_compared_with_the_own_softmax_and_models_of_timm():
     linear, mixed, own, other = (
         curve("LLLL", [1, 1, 1]),
         curve("LLSS", [1, 1, 1]),
@@ -44,8 +44,8 @@ def test_siblings_are_the_own_softmax_and_models_of_timm():
     )
     timm = curve(None, [1, 1, 1], model="swin_tiny")
     curves = [linear, mixed, own, other, timm]
-    assert softmax_siblings(mixed, curves) == [own, timm]
-    assert softmax_siblings(own, curves) == softmax_siblings(timm, curves) == []
+    assert curves_beside(mixed, curves) == [own, timm]
+    assert curves_beside(own, curves) == curves_beside(timm, curves) == []
 
 
 def test_linear_attention_that_is_always_faster():
@@ -99,9 +99,11 @@ def test_a_choice_that_ran_at_all_sizes_goes_before_one_that_did_not():
     assert "linear attention (LLLL)" in advice
 
 
-def test_without_a_softmax_form_of_its_own_it_is_compared_with_the_model_of_timm():
-    (advice,) = advise([curve("LLSS", [1, 2, 3]), curve(None, [2, 3, 6], model="swin_tiny")])
-    assert advice.startswith("flatten: use mixed attention (LLSS)")
+@pytest.mark.parametrize(("seconds", "ratio"), [([2, 3, 6], "0.5"), ([0.5, 1, 1.5], "2")])
+def test_a_model_of_timm_is_compared_with_but_never_advised(seconds, ratio):
+    assert advise([curve("LLSS", [1, 2, 3]), curve(None, seconds, model="resnet18")]) == [
+        f"flatten: beside resnet18, at 1024 mixed attention (LLSS) takes {ratio} times as long, with the same memory"
+    ]
 
 
 def test_a_line_for_each_model():

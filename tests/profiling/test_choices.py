@@ -59,7 +59,7 @@ def test_attention_that_fits_no_stage_count_is_refused():
 
 def test_a_model_of_timm_is_taken_as_it_is():
     (choice,) = choices_of("resnet10t", ["LLSS"], SIZES)
-    assert (choice.attention, choice.options, choice.is_softmax) == (None, {}, True)
+    assert (choice.attention, choice.options, choice.has_linear) == (None, {}, False)
 
 
 def test_multiply_accumulates_are_those_of_the_attention_and_the_size():
@@ -73,8 +73,8 @@ def test_a_model_that_does_not_exist():
         choices_of("flatten_pvt_tost", [], SIZES)
 
 
-def test_only_softmax_in_every_block_is_softmax():
-    assert [Choice("m", attention, 1).is_softmax for attention in ("SSSS", "LSSS", "MSSS1", "L")] == [
-        True,
-        *[False] * 3,
+def test_one_linear_block_is_enough_to_be_linear():
+    assert [Choice("m", attention, 1).has_linear for attention in ("SSSS", "LSSS", "MSSS1", "L")] == [
+        False,
+        *[True] * 3,
     ]

@@ -33,6 +33,15 @@ def test_threads_are_those_of_the_case(model):
     assert model.threads == 1
 
 
+def test_models_of_timm_run_with_all_the_fused_attention_they_have(tmp_path, monkeypatch):
+    says = "raise ImportError(f'fused: {timm.layers.use_fused_attn(experimental=True)}')"
+    (tmp_path / "probe_of_timm.py").write_text(f"import timm.layers\n{says}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delenv("TIMM_FUSED_ATTN", raising=False)
+    with pytest.raises(ValueError, match="fused: True"):
+        FreshModel(Case("flatten_pvt_test", (64, 64), imports=("probe_of_timm",)))
+
+
 def test_a_model_that_does_not_exist():
     with pytest.raises(ValueError, match="unknown backbone name 'flatten_pvt_tost': did you mean flatten_pvt_test"):
         FreshModel(Case("flatten_pvt_tost", (64, 64)))

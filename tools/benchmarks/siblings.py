@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from statistics import median
@@ -54,7 +53,6 @@ SIBLINGS = (
 
 def siblings(options: argparse.Namespace) -> list[dict[str, Any]]:
     """FLatten models beside the softmax models of the same size: evaluation, time and memory."""
-    os.environ.setdefault("TIMM_FUSED_ATTN", "2")  # fused attention in timm's Swin, too, which is off by itself
     print(
         f"{machine(options.threads, options.device)}; {options.dtype}, {options.batch_size} image(s). Each in a "
         f"process of its own; medians of {options.repetitions} alternating passes after {options.warm_up}. Peak: most "
