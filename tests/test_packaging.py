@@ -25,9 +25,13 @@ def test_every_recipe_is_in_the_wheel(wheel):
     assert recipes <= packed
 
 
-def test_every_module_is_in_the_wheel_and_no_test(wheel):
+def test_every_module_and_kernel_is_in_the_wheel_and_no_test(wheel):
     packed = set(zipfile.ZipFile(wheel).namelist())
-    assert {str(path.relative_to(ROOT)) for path in ROOT.glob("flatten_dense/**/*.py")} <= packed
+    sources = {
+        str(path.relative_to(ROOT)) for kind in ("py", "c", "h") for path in ROOT.glob(f"flatten_dense/**/*.{kind}")
+    }
+    assert "flatten_dense/ops/native/attention.c" in sources
+    assert sources <= packed
     assert not [name for name in packed if name.startswith("tests/")]
 
 

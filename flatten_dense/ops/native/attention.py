@@ -152,7 +152,10 @@ def backward(
     num_heads: int,
     focusing_factor: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The operator's backward pass: gradients of q, k, v, scale and encoding."""
+    """The operator's backward pass: gradients of q, k, v, scale and encoding.
+
+    That of the encoding is summed in float32 from that of k, which bfloat16 has rounded.
+    """
     grad, q, k, v, mask = dense(grad.to(q.dtype)), dense(q), dense(k), dense(v), _mask(key_padding_mask)
     inv_scale = inverse_scale(scale)
     positions = Encoding(encoding.float().contiguous(), encoding_size, kv_size)
