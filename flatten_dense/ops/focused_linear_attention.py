@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from flatten_dense.ops.forms import choose_form, forced_form
+from flatten_dense.ops.inputs import Inputs
 from flatten_dense.ops.plain import plain_attention
 from flatten_dense.ops.tracing import needs_composite
 
@@ -132,12 +133,15 @@ class _Attention(torch.autograd.Function):
         return _differentiate(ctx, grad)
 
 
-def _forward(q: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:  # noqa: ANN401
-    return choose_form(q, *arguments[-2:]).forward(*_dense((q, *arguments)))
+def _forward(*arguments: Any) -> tuple[Tensor, Tensor]:  # noqa: ANN401
+    inputs = Inputs(*_dense(arguments))
+    return choose_form(inputs.q, inputs.num_heads, inputs.focusing_factor).forward(inputs)
 
 
-def _backward(grad: Tensor, q: Tensor, *arguments: Any) -> tuple[Tensor, ...]:  # noqa: ANN401
-    gradients = choose_form(q, *arguments[-2:]).backward(*_dense((grad, q, *arguments)))
+def _backward(*arguments: Any) -> tuple[Tensor, ...]:  # noqa: ANN401
+    grad, q, k, v, scale, encoding, mask, context, *options = _dense(arguments)
+    inputs = Inputs(q, k, v, scale, encoding, mask, *options)
+    gradients = choose_form(q, inputs.num_heads, inputs.focusing_factor).backward(grad, inputs, context)
     return tuple(x.contiguous() for x in gradients)  # as compilers are told
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
 from typing import Protocol, cast
 
 from torch import Tensor
+
+from flatten_dense.ops.inputs import Inputs
 
 VARIABLE = "FLATTEN_DENSE_ATTENTION"
 _MODULES = {
@@ -23,41 +25,15 @@ _forced = os.environ.get(VARIABLE) or None
 
 
 class Form(Protocol):
-    """What the module of a form has: the operator's two functions, their arguments as in the operator's schema."""
+    """What the module of a form has: the operator's two functions."""
 
     def supports(self, q: Tensor, num_heads: int, focusing_factor: float) -> bool:
         """Whether it can compute these, both ways, on this machine."""
 
-    def forward(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        scale: Tensor,
-        encoding: Tensor,
-        key_padding_mask: Tensor | None,
-        encoding_size: Sequence[int],
-        kv_size: Sequence[int],
-        num_heads: int,
-        focusing_factor: float,
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
         """The output and the context."""
 
-    def backward(
-        self,
-        grad: Tensor,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        scale: Tensor,
-        encoding: Tensor,
-        key_padding_mask: Tensor | None,
-        context: Tensor,
-        encoding_size: Sequence[int],
-        kv_size: Sequence[int],
-        num_heads: int,
-        focusing_factor: float,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    def backward(self, grad: Tensor, inputs: Inputs, context: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """The gradients of q, k, v, scale and encoding."""
 
 

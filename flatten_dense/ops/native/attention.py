@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from flatten_dense.ops.inputs import Inputs
 from flatten_dense.ops.native.arguments import (
     LANES,
     TYPES,
@@ -115,19 +116,9 @@ def answer_queries(
     call("attention_queries", own, rows(q), *map(pointer, means), rows(out), int(add))
 
 
-def forward(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    scale: Tensor,
-    encoding: Tensor,
-    key_padding_mask: Tensor | None,
-    encoding_size: Sequence[int],
-    kv_size: Sequence[int],
-    num_heads: int,
-    focusing_factor: float,
-) -> tuple[Tensor, Tensor]:
+def forward(inputs: Inputs) -> tuple[Tensor, Tensor]:
     """The operator's forward pass; arguments and results as ``torch.ops.flatten_dense.focused_attention``."""
+    q, k, v, scale, encoding, key_padding_mask, encoding_size, kv_size, num_heads, focusing_factor = inputs
     inv_scale = inverse_scale(scale)
     sums = Sums.zeros(k.shape[0], num_heads, k.shape[2] // num_heads)
     positions = Encoding(encoding.float().contiguous(), encoding_size, kv_size)
@@ -138,24 +129,12 @@ def forward(
     return out, means.joined()
 
 
-def backward(
-    grad: Tensor,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    scale: Tensor,
-    encoding: Tensor,
-    key_padding_mask: Tensor | None,
-    context: Tensor,
-    encoding_size: Sequence[int],
-    kv_size: Sequence[int],
-    num_heads: int,
-    focusing_factor: float,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+def backward(grad: Tensor, inputs: Inputs, context: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The operator's backward pass: gradients of q, k, v, scale and encoding.
 
     That of the encoding is summed in float32 from that of k, which bfloat16 has rounded.
     """
+    q, k, v, scale, encoding, key_padding_mask, encoding_size, kv_size, num_heads, focusing_factor = inputs
     grad, q, k, v, mask = dense(grad.to(q.dtype)), dense(q), dense(k), dense(v), _mask(key_padding_mask)
     inv_scale = inverse_scale(scale)
     positions = Encoding(encoding.float().contiguous(), encoding_size, kv_size)

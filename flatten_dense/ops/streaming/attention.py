@@ -9,12 +9,11 @@ product altogether, into the 1e-6 of the normaliser: p S / (p . m + 1e-6 / r).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
 from flatten_dense.ops.half_precision import narrow
+from flatten_dense.ops.inputs import Inputs
 from flatten_dense.ops.plain import EPS, full_precision
 from flatten_dense.ops.streaming.chunks import Keys, chunks
 from flatten_dense.ops.streaming.focus import Focus
@@ -25,19 +24,9 @@ def supports(q: Tensor, num_heads: int, focusing_factor: float) -> bool:
     return True
 
 
-def forward(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    scale: Tensor,
-    encoding: Tensor,
-    key_padding_mask: Tensor | None,
-    encoding_size: Sequence[int],
-    kv_size: Sequence[int],
-    num_heads: int,
-    focusing_factor: float,
-) -> tuple[Tensor, Tensor]:
+def forward(inputs: Inputs) -> tuple[Tensor, Tensor]:
     """Output and context of the operator."""
+    q, k, v, scale, encoding, key_padding_mask, encoding_size, kv_size, num_heads, focusing_factor = inputs
     with full_precision(q.device):
         focus = Focus(scale, focusing_factor, torch.promote_types(q.dtype, torch.float32))
         keys = Keys(focus, k, v, encoding, key_padding_mask, encoding_size, kv_size)
@@ -63,21 +52,9 @@ def forward(
         return out, torch.cat([state, mean_key], -1)
 
 
-def backward(
-    grad: Tensor,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    scale: Tensor,
-    encoding: Tensor,
-    key_padding_mask: Tensor | None,
-    context: Tensor,
-    encoding_size: Sequence[int],
-    kv_size: Sequence[int],
-    num_heads: int,
-    focusing_factor: float,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+def backward(grad: Tensor, inputs: Inputs, context: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of q, k, v, scale and encoding."""
+    q, k, v, scale, encoding, key_padding_mask, encoding_size, kv_size, _, focusing_factor = inputs
     with full_precision(q.device):
         focus = Focus(scale, focusing_factor, context.dtype)
         keys = Keys(focus, k, v, encoding, key_padding_mask, encoding_size, kv_size)

@@ -7,12 +7,13 @@ Source: arXiv 2308.00442, section 4; what is read and written how often, and why
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
 from functools import cache
 from importlib.util import find_spec
 
 import torch
 from torch import Tensor
+
+from flatten_dense.ops.inputs import Inputs
 
 WIDE_HEAD = 64  # wider ones need the shared memory of an A100 or H100 for their D x D numbers
 SHARED_MEMORY_FOR_WIDE_HEADS = 160 * 1024
@@ -64,41 +65,15 @@ def _shared_memory(device: torch.device) -> int:
     return int(driver.active.utils.get_device_properties(index)["max_shared_mem"])
 
 
-def forward(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    scale: Tensor,
-    encoding: Tensor,
-    key_padding_mask: Tensor | None,
-    encoding_size: Sequence[int],
-    kv_size: Sequence[int],
-    num_heads: int,
-    focusing_factor: float,
-) -> tuple[Tensor, Tensor]:
+def forward(inputs: Inputs) -> tuple[Tensor, Tensor]:
     """The output ``[B, N, C]`` in the type of ``q`` and the context ``[B, G, D, D + 1]`` in float32."""
     from flatten_dense.ops.triton_kernels.launch_forward import attend
 
-    return attend(q, k, v, scale, encoding, key_padding_mask, encoding_size, kv_size, num_heads, focusing_factor)
+    return attend(inputs)
 
 
-def backward(
-    grad: Tensor,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    scale: Tensor,
-    encoding: Tensor,
-    key_padding_mask: Tensor | None,
-    context: Tensor,
-    encoding_size: Sequence[int],
-    kv_size: Sequence[int],
-    num_heads: int,
-    focusing_factor: float,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+def backward(grad: Tensor, inputs: Inputs, context: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The gradients of q, k, v, scale and encoding, each in the type of its tensor."""
     from flatten_dense.ops.triton_kernels.launch_backward import gradients
 
-    return gradients(
-        grad, q, k, v, scale, encoding, key_padding_mask, context, encoding_size, kv_size, num_heads, focusing_factor
-    )
+    return gradients(grad, inputs, context)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from flatten_dense.ops.inputs import Inputs
 from flatten_dense.ops.triton_kernels.key_backward_kernels import key_gradient_kernel
 from flatten_dense.ops.triton_kernels.launching import (
     Tiles,
@@ -23,21 +24,9 @@ from flatten_dense.ops.triton_kernels.summing import state_of, sum_chunks
 FLOAT16_MAX = torch.finfo(torch.float16).max
 
 
-def gradients(
-    grad: Tensor,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    scale: Tensor,
-    encoding: Tensor,
-    key_padding_mask: Tensor | None,
-    context: Tensor,
-    encoding_size: Sequence[int],
-    kv_size: Sequence[int],
-    num_heads: int,
-    focusing_factor: float,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+def gradients(grad: Tensor, inputs: Inputs, context: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of q, k, v, scale and encoding; arguments and results as the operator's."""
+    q, k, v, scale, encoding, key_padding_mask, encoding_size, kv_size, num_heads, focusing_factor = inputs
     grad, q, k, v, table = (readable(x) for x in (grad, q, k, v, encoding.contiguous()))
     inverse_scales = inverse_scales_of(scale)
     (batch, tokens, channels), keys = q.shape, k.shape[1]

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
+from flatten_dense.ops.inputs import Inputs
 from flatten_dense.ops.triton_kernels.forward_kernels import key_lengths_kernel, key_state_kernel, query_kernel
 from flatten_dense.ops.triton_kernels.launching import (
     Tiles,
@@ -22,19 +21,9 @@ from flatten_dense.ops.triton_kernels.summing import sum_chunks
 MEASURED = 2048  # numbers of a tile in the pass that only measures keys: few, so that many programs load at once
 
 
-def attend(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    scale: Tensor,
-    encoding: Tensor,
-    key_padding_mask: Tensor | None,
-    encoding_size: Sequence[int],
-    kv_size: Sequence[int],
-    num_heads: int,
-    focusing_factor: float,
-) -> tuple[Tensor, Tensor]:
+def attend(inputs: Inputs) -> tuple[Tensor, Tensor]:
     """Output and context; arguments and results as the operator's."""
+    q, k, v, scale, encoding, key_padding_mask, encoding_size, kv_size, num_heads, focusing_factor = inputs
     q, k, v, encoding = (readable(x) for x in (q, k, v, encoding.contiguous()))
     inverse_scales = inverse_scales_of(scale)
     (batch, tokens, channels), keys = q.shape, k.shape[1]

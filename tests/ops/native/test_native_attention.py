@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from flatten_dense.ops.inputs import Inputs
 from flatten_dense.ops.naive import naive_feature_map
 from flatten_dense.ops.native import attention
 from flatten_dense.ops.native.arguments import Encoding, inverse_scale
@@ -48,7 +49,7 @@ def test_answers_may_be_added_to_what_is_there(case):
 
 def test_the_same_threads_give_the_same_bits(case):
     q, v, scale, table = case
-    outs = [attention.forward(q, q, v, scale, table, None, TABLE, SIZE, G, 3)[0] for _ in range(2)]
+    outs = [attention.forward(Inputs(q, q, v, scale, table, None, TABLE, SIZE, G, 3))[0] for _ in range(2)]
     assert torch.equal(*outs)
 
 
@@ -56,7 +57,7 @@ def test_what_is_not_a_number_stays_visible(case):
     q, v, scale, table = case
     q = q.clone()
     q[0, 3, 5] = float("nan")
-    out, _ = attention.forward(q, v, v, scale, table, None, TABLE, SIZE, G, 3)
+    out, _ = attention.forward(Inputs(q, v, v, scale, table, None, TABLE, SIZE, G, 3))
     assert out[0, 3].isnan().all()
     assert out[1].isfinite().all()
 
@@ -83,8 +84,8 @@ def test_rows_whose_squares_float32_does_not_hold(case, factor):
     q, v, scale, table = case
     keys = torch.randn(2, 45, C)
     wide = [x.double() for x in (factor * q, keys, v, scale, table)]
-    expected, _ = streaming.forward(*wide, None, TABLE, SIZE, G, 3)
-    out, _ = attention.forward(factor * q, keys, v, scale, table, None, TABLE, SIZE, G, 3)
+    expected, _ = streaming.forward(Inputs(*wide, None, TABLE, SIZE, G, 3))
+    out, _ = attention.forward(Inputs(factor * q, keys, v, scale, table, None, TABLE, SIZE, G, 3))
     torch.testing.assert_close(out.double(), expected, rtol=1e-5, atol=1e-6)
 
 
@@ -92,7 +93,7 @@ def test_a_gradient_that_is_not_a_number_stays_visible(case):
     q, v, scale, table = case
     q = q.clone()
     q[0, 3, 5] = float("nan")
-    _, context = attention.forward(q, v, v, scale, table, None, TABLE, SIZE, G, 3)
-    dq, *_ = attention.backward(torch.ones_like(q), q, v, v, scale, table, None, context, TABLE, SIZE, G, 3)
+    _, context = attention.forward(Inputs(q, v, v, scale, table, None, TABLE, SIZE, G, 3))
+    dq, *_ = attention.backward(torch.ones_like(q), Inputs(q, v, v, scale, table, None, TABLE, SIZE, G, 3), context)
     assert dq[0, 3].isnan().any()
     assert dq[1].isfinite().all()

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from flatten_dense.ops.inputs import Inputs
 from flatten_dense.ops.streaming import attention as streaming
 from flatten_dense.ops.streaming import chunks
 
@@ -23,18 +24,18 @@ def make_inputs(batch, size, table_size, tables=1):
 @pytest.mark.parametrize(("table_size", "tables"), [((2, 2), 1), ((5, 7), 1), ((5, 7), 4)])
 def test_the_size_of_a_chunk_changes_nothing(monkeypatch, chunk, table_size, tables):
     tensors, options = make_inputs(4, (5, 7), table_size, tables)
-    out, context = streaming.forward(*tensors, *options)
+    out, context = streaming.forward(Inputs(*tensors, *options))
     grad = torch.randn_like(out)
-    gradients = streaming.backward(grad, *tensors, context, *options)
+    gradients = streaming.backward(grad, Inputs(*tensors, *options), context)
     monkeypatch.setattr(chunks, "NUMBERS", chunk)
-    torch.testing.assert_close(streaming.forward(*tensors, *options), (out, context))
-    torch.testing.assert_close(streaming.backward(grad, *tensors, context, *options), gradients)
+    torch.testing.assert_close(streaming.forward(Inputs(*tensors, *options)), (out, context))
+    torch.testing.assert_close(streaming.backward(grad, Inputs(*tensors, *options), context), gradients)
 
 
 def test_context_is_the_mean_over_the_keys():
     tensors, options = make_inputs(2, (3, 4), (3, 4))
     _, k, v, scale, encoding, mask = tensors
-    context = streaming.forward(*tensors, *options)[1]
+    context = streaming.forward(Inputs(*tensors, *options))[1]
     y = ((k + encoding).relu() + 1e-6) / torch.nn.functional.softplus(scale)
     phi = y**3 * (y.norm(dim=-1, keepdim=True) / (y**3).norm(dim=-1, keepdim=True))
     for image in range(2):
@@ -64,9 +65,9 @@ def test_no_whole_map_exists_beside_the_outputs(monkeypatch):
     (q, k, v, scale, encoding, mask), options = make_inputs(1, (20, 20), (7, 7))
     outer = {x.untyped_storage().data_ptr() for x in (q, k, v)}
     with LargestTensor() as forward:
-        out, context = streaming.forward(q, k, v, scale, encoding, mask, *options)
+        out, context = streaming.forward(Inputs(q, k, v, scale, encoding, mask, *options))
     with LargestTensor() as backward:
-        gradients = streaming.backward(out, q, k, v, scale, encoding, mask, context, *options)
+        gradients = streaming.backward(out, Inputs(q, k, v, scale, encoding, mask, *options), context)
     outer |= {x.untyped_storage().data_ptr() for x in (out, *gradients)}
     made = [size for mode in (forward, backward) for at, size in mode.made.items() if at not in outer]
     assert max(made) <= C * 60

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from flatten_dense.ops.inputs import Inputs
 from flatten_dense.ops.naive import naive_feature_map, naive_linear_attention
 from flatten_dense.ops.triton_kernels import attention
 from flatten_dense.ops.triton_kernels.attention import backward, forward
@@ -47,8 +48,9 @@ def naive(case, q, k, v, scale, encoding, mask):
 
 def run(case, inputs, mask, grad):
     sizes = (case.encoding_size, case.kv_size, case.num_heads, case.focusing_factor)
-    out, context = forward(*inputs, mask, *sizes)
-    return context, (out, *backward(grad, *inputs, mask, context, *sizes))
+    arguments = Inputs(*inputs, mask, *sizes)
+    out, context = forward(arguments)
+    return context, (out, *backward(grad, arguments, context))
 
 
 def check(case, dtype, device, mask=None):

@@ -10,6 +10,7 @@ triton = pytest.importorskip("triton")
 from triton.backends.compiler import GPUTarget  # noqa: E402 - after the check that there is one
 from triton.compiler import ASTSource  # noqa: E402
 
+from flatten_dense.ops.inputs import Inputs  # noqa: E402
 from flatten_dense.ops.triton_kernels import launch_backward, launch_forward, summing  # noqa: E402
 
 SHARED_MEMORY = {89: 99 * 1024, 90: 227 * 1024}  # bytes that a block may have: RTX 4090, H100
@@ -55,8 +56,9 @@ def lowered(monkeypatch, capability, dtype, channels, num_heads, masked=False, s
     scale, encoding = torch.empty(1, 1, channels), torch.empty(1, encoding_side**2, channels)
     mask = torch.zeros(1, side**2, dtype=torch.bool) if masked else None
     sizes = ((encoding_side, encoding_side), (side, side), num_heads, 3.0)
-    out, context = attention.forward(q, q, q, scale, encoding, mask, *sizes)
-    attention.backward(out, q, q, q, scale, encoding, mask, context, *sizes)
+    inputs = Inputs(q, q, q, scale, encoding, mask, *sizes)
+    out, context = attention.forward(inputs)
+    attention.backward(out, inputs, context)
     return compiled
 
 
