@@ -33,7 +33,7 @@ class ProjectedAttention(nn.Module):
 
     def forward(self, x: Tensor, grid: TokenGrid) -> Tensor:
         """Attend within ``x``, tokens ``[B, N, C]`` of ``grid``."""
-        streamed = self._stream(x, None, grid, residual=False)
+        streamed = self._stream(x, None, grid, residual=False) if may_stream(self) else None
         return self._attend(x, grid) if streamed is None else streamed
 
     def added_to(self, x: Tensor, norm: nn.Module, grid: TokenGrid) -> Tensor:
@@ -43,7 +43,7 @@ class ProjectedAttention(nn.Module):
 
     def _stream(self, x: Tensor, norm: nn.Module | None, grid: TokenGrid, residual: bool) -> Tensor | None:
         """Projections and core as one; None where that cannot be."""
-        qkv = self._qkv() if grid.padding is None and may_stream(self) else []
+        qkv = self._qkv() if grid.padding is None else []
         layers = [self.proj, *qkv] if norm is None else [norm, self.proj, *qkv]
         if not qkv or not can_stream_attention(x, self.core, *layers):
             return None

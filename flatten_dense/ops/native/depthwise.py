@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from flatten_dense.ops.native.arguments import dense
 from flatten_dense.ops.native.build import library
 
 DTYPES = (torch.float32, torch.bfloat16)
@@ -69,7 +70,7 @@ def weight_gradient(grad: Tensor, x: Tensor, size: Sequence[int], weight: Tensor
     _check(x, size, weight)
     _check(grad, size, weight)
     (batch, _, channels), dtype = x.shape, x.dtype
-    grad, x = _channels_dense(grad.to(dtype)), _channels_dense(x)
+    grad, x = dense(grad.to(dtype)), dense(x)
     grad_weight, grad_bias = torch.empty_like(weight, dtype=torch.float32), weight.new_empty(weight.shape[0])
     k = weight.shape[-1]
     failed = _functions()[1](
@@ -107,7 +108,7 @@ def _convolve(
     assert out.shape == (batch, rows * size[1], channels)
     assert out.dtype == x.dtype
     assert out.stride(2) == 1
-    x, weight = _channels_dense(x), weight.contiguous()
+    x, weight = dense(x), weight.contiguous()
     bias = None if bias is None else bias.contiguous()
     assert bias is None or (bias.dtype == torch.float32 and bias.shape == weight.shape[:1])
     failed = _functions()[0](
@@ -143,10 +144,6 @@ def _check(x: Tensor, size: Sequence[int], weight: Tensor) -> None:
     assert weight.dtype == torch.float32
     assert k in KERNEL_SIZES
     assert x.shape[2] % CHANNEL_MULTIPLE == 0
-
-
-def _channels_dense(x: Tensor) -> Tensor:
-    return x if x.stride(2) == 1 else x.contiguous()
 
 
 def _rows(x: Tensor) -> tuple[int, int, int]:
