@@ -1,4 +1,4 @@
-"""Which attention each block of a backbone gets, from the paper's notation and the options all families share."""
+"""Which attention each block of a backbone gets, by letter or name, and the options all families share."""
 
 from __future__ import annotations
 
@@ -9,48 +9,75 @@ from dataclasses import dataclass
 from torch import nn
 
 from flatten_dense.layers import (
-    FocusedLinearAttention,
+    CORE_NAMES,
+    ConvMlp,
+    Mlp,
     Size,
     SoftmaxAttention,
     SwinWindowAttention,
     WindowedAttention,
     as_size,
+    make_core,
 )
+from flatten_dense.layers.cores import split_core_name
+
+_LETTERS = {"L": "focused", "S": "softmax"}
 
 
-def block_letters(attention: str, depths: Sequence[int]) -> list[str]:
-    """Spell the paper's per-stage string out to one letter per block.
+def block_cores(attention: str | Sequence[str], depths: Sequence[int]) -> list[list[str]]:
+    """Spell out which core each block gets.
 
     Args:
-        attention: a letter per stage: L for focused linear attention, S for softmax attention, M for a stage whose
-            first blocks are linear, their number being read after the letters: "LLSS", "LLMS2".
+        attention: the paper's letter for each stage: L for focused linear attention, S for softmax attention, M for a
+            stage whose first blocks are linear, their number being read after the letters: "LLSS", "LLMS2". Or a name
+            of :data:`flatten_dense.layers.CORE_NAMES` for all stages, "hydra". Or a name, L or S for each stage, as a
+            list or joined by hyphens: "focused-relu-S-S".
         depths: blocks of each stage.
 
     Returns:
-        For each stage a string of L and S, as long as the stage is deep.
+        For each stage the names of its blocks' cores.
 
     Raises:
-        ValueError: the string does not fit the stages.
+        ValueError: it does not fit the stages, or there is no such core.
     """
-    match = re.fullmatch(r"([LSM]+)(\d*)", attention) if isinstance(attention, str) else None
+    if isinstance(attention, str) and re.fullmatch(r"[A-Z]+\d*", attention):
+        return _cores_of_letters(attention, depths)
+    stages = attention.split("-") if isinstance(attention, str) else attention
+    names = [_LETTERS.get(str(name), str(name)) for name in stages] if isinstance(stages, list | tuple) else []
+    for name in names:
+        split_core_name(name)
+    names *= len(depths) if len(names) == 1 else 1
+    if len(names) != len(depths):
+        raise ValueError(_refusal(attention, depths))
+    return [[name] * depth for name, depth in zip(names, depths, strict=True)]
+
+
+def _cores_of_letters(attention: str, depths: Sequence[int]) -> list[list[str]]:
+    match = re.fullmatch(r"([LSM]+)(\d*)", attention)
     if match is None or len(match[1]) != len(depths):
-        expected = f"{len(depths)} letters" if len(depths) > 1 else "one letter"
-        raise ValueError(
-            f"attention must be {expected} L (linear), S (softmax) or M (mixed, with the number of linear blocks after "
-            f"the letters) like {'LLSS' * (len(depths) // 4) or 'L'!r} or "
-            f"{'LLMS2' if len(depths) == 4 else 'M' * len(depths) + '2'!r}, got {attention!r}"
-        )
+        raise ValueError(_refusal(attention, depths))
     letters, count = match[1], match[2]
     if ("M" in letters) != bool(count):
         missing = "needs the number of its linear blocks after the letters, like 'LLMS2'"
         raise ValueError(f"attention {attention!r} {'with M ' + missing if not count else 'has a number but no M'}")
     linear = int(count or 0)
-    spelled = []
+    cores = []
     for letter, depth in zip(letters, depths, strict=True):
         if letter == "M" and depth < linear:
             raise ValueError(f"attention {attention!r} asks for {linear} linear blocks in a stage of {depth}")
-        spelled.append("L" * linear + "S" * (depth - linear) if letter == "M" else letter * depth)
-    return spelled
+        first = linear if letter == "M" else depth if letter == "L" else 0
+        cores.append(["focused"] * first + ["softmax"] * (depth - first))
+    return cores
+
+
+def _refusal(attention: object, depths: Sequence[int]) -> str:
+    expected = f"{len(depths)} letters" if len(depths) > 1 else "one letter"
+    return (
+        f"attention must be {expected} L (linear), S (softmax) or M (mixed, with the number of linear blocks after the "
+        f"letters) like {'LLSS' * (len(depths) // 4) or 'L'!r} or "
+        f"{'LLMS2' if len(depths) == 4 else 'M' * len(depths) + '2'!r}, or a name for all stages or for each like "
+        f"{'-'.join(['relu', 'focused', 'S', 'S'][: len(depths)])!r}, from {', '.join(CORE_NAMES)}; got {attention!r}"
+    )
 
 
 @dataclass(frozen=True)
@@ -74,6 +101,7 @@ class LinearOptions:
 
     def core(
         self,
+        name: str,
         dim: int,
         num_heads: int,
         key_grid: Size,
@@ -83,6 +111,7 @@ class LinearOptions:
         """The core of a linear block.
 
         Args:
+            name: of :data:`flatten_dense.layers.CORE_NAMES`.
             dim: C.
             num_heads: G.
             key_grid: native (H, W) of the keys.
@@ -91,7 +120,7 @@ class LinearOptions:
         """
         side = self.window_size
         grid = key_grid if side is None else (min(side, key_grid[0]), min(side, key_grid[1]))
-        core = around(FocusedLinearAttention(dim, num_heads, grid, self.focusing_factor, self.kernel_size))
+        core = around(make_core(name, dim, num_heads, grid, self.focusing_factor, self.kernel_size))
         return core if side is None else WindowedAttention(core, (side, side), shifted=block % 2 == 1)
 
 
@@ -99,6 +128,11 @@ def softmax_core(dim: int, num_heads: int, window_size: int | None, block: int) 
     """The core of a softmax block: over the whole map, or within Swin's windows of a side, shifted in odd blocks."""
     core = SoftmaxAttention(dim, num_heads)
     return core if window_size is None else SwinWindowAttention(core, num_heads, window_size, shifted=block % 2 == 1)
+
+
+def mlp_beside(core: str, dim: int, hidden_dim: int) -> Mlp | ConvMlp:
+    """The MLP of a block with a core of this name: EfficientViT's enhanced attention has a convolution in it."""
+    return ConvMlp(dim, hidden_dim) if core == "enhanced" else Mlp(dim, hidden_dim)
 
 
 def check_window(name: str, size: int | None) -> None:

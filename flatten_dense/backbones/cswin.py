@@ -16,7 +16,14 @@ import torch
 from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
 
-from flatten_dense.backbones.attention import LinearOptions, block_letters, check_per_stage, check_window, native_size
+from flatten_dense.backbones.attention import (
+    LinearOptions,
+    block_cores,
+    check_per_stage,
+    check_window,
+    mlp_beside,
+    native_size,
+)
 from flatten_dense.backbones.initialization import init_linear
 from flatten_dense.backbones.registry import create, default_cfg
 from flatten_dense.backbones.staged import Stage, StagedBackbone, drop_path_rates, place_in_cores
@@ -24,7 +31,6 @@ from flatten_dense.layers import (
     Block,
     FusedAttention,
     LocallyEnhancedAttention,
-    Mlp,
     PatchEmbed,
     Size,
     SoftmaxAttention,
@@ -83,7 +89,7 @@ class FlattenCSwin(StagedBackbone):
         num_heads: G of each stage.
         mlp_ratio: hidden channels of the MLPs, over C.
         depths: blocks of each stage.
-        attention: a letter for each stage, see :func:`flatten_dense.backbones.attention.block_letters`.
+        attention: letters or names for the stages, see :func:`flatten_dense.backbones.attention.block_cores`.
         focusing_factor: power of the focused feature map.
         kernel_size: of the depth-wise convolution of linear blocks, odd.
         window_size: width of the stripes of softmax blocks, one for all stages or one for each. The last stage has
@@ -108,7 +114,7 @@ class FlattenCSwin(StagedBackbone):
         num_heads: Sequence[int] = (2, 4, 8, 16),
         mlp_ratio: float = 4,
         depths: Sequence[int] = (2, 4, 18, 1),
-        attention: str = "LLSS",
+        attention: str | Sequence[str] = "LLSS",
         focusing_factor: float = 3,
         kernel_size: int = 5,
         window_size: int | Sequence[int] = (1, 2, 7, 7),
@@ -117,26 +123,26 @@ class FlattenCSwin(StagedBackbone):
         drop_path_rate: float = 0.0,
     ) -> None:
         check_per_stage(depths, num_heads=num_heads)
-        letters = block_letters(attention, depths)
+        cores = block_cores(attention, depths)
         linear = LinearOptions(focusing_factor, kernel_size, linear_window_size)
         widths: list[Any] = list(window_size) if isinstance(window_size, list | tuple) else [window_size] * len(depths)
         if len(widths) != len(depths):
             raise ValueError(f"window_size must be one width or one per stage, got {window_size} for {len(depths)}")
         drop_path = drop_path_rates(drop_path_rate, depths)
         stages: list[Stage] = []
-        for i, depth in enumerate(depths):
+        for i, names in enumerate(cores):
             dim, grid = embed_dim * 2**i, ceil_div(native_size(img_size), 4 * 2**i)
             check_window("window_size", widths[i])
             blocks = []
-            for j in range(depth):
+            for j, name in enumerate(names):
                 core: nn.Module
-                if letters[i][j] == "L":
-                    core = linear.core(dim, num_heads[i], grid, j, partial(LocallyEnhancedAttention, dim=dim))
+                if name != "softmax":
+                    core = linear.core(name, dim, num_heads[i], grid, j, partial(LocallyEnhancedAttention, dim=dim))
                 elif i == len(depths) - 1:
                     core = lepe_softmax_core(dim, num_heads[i])
                 else:
                     core = CrossShapedAttention(dim, num_heads[i], widths[i])
-                mlp = Mlp(dim, int(dim * mlp_ratio))
+                mlp = mlp_beside(name, dim, int(dim * mlp_ratio))
                 blocks.append(Block(dim, FusedAttention(dim, core), mlp, next(drop_path), norm_eps=1e-5))
             patch_embed = PatchEmbed(dim // 2, dim, 2, 3, 1) if i else PatchEmbed(in_chans, dim, 4, 7, 2)
             stages.append(Stage(dim, patch_embed, blocks))

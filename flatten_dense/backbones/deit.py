@@ -9,19 +9,26 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from functools import partial
 from typing import cast
 
 from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
 
-from flatten_dense.backbones.attention import LinearOptions, block_letters, check_window, native_size, softmax_core
+from flatten_dense.backbones.attention import (
+    LinearOptions,
+    block_cores,
+    check_window,
+    mlp_beside,
+    native_size,
+    softmax_core,
+)
 from flatten_dense.backbones.initialization import init_linear
 from flatten_dense.backbones.registry import create, default_cfg
 from flatten_dense.backbones.staged import Stage, StagedBackbone, drop_path_rates, place_in_cores
 from flatten_dense.layers import (
     Block,
-    Mlp,
     PatchEmbed,
     Size,
     SpatialReductionAttention,
@@ -42,8 +49,8 @@ class FlattenDeiT(StagedBackbone):
         num_heads: G.
         mlp_ratio: hidden channels of the MLPs, over C.
         depth: number of blocks.
-        attention: one letter for all blocks, or M with the number of leading linear blocks; see
-            :func:`flatten_dense.backbones.attention.block_letters`.
+        attention: a letter or name for all blocks, or M with the number of leading linear blocks; see
+            :func:`flatten_dense.backbones.attention.block_cores`.
         focusing_factor: power of the focused feature map.
         kernel_size: of the depth-wise convolution of linear blocks, odd.
         window_size: softmax blocks attend within Swin's windows of this side; None for DeiT's own, over the whole map.
@@ -72,7 +79,7 @@ class FlattenDeiT(StagedBackbone):
         num_heads: int = 3,
         mlp_ratio: float = 4,
         depth: int = 12,
-        attention: str = "L",
+        attention: str | Sequence[str] = "L",
         focusing_factor: float = 3,
         kernel_size: int = 5,
         window_size: int | None = None,
@@ -80,7 +87,7 @@ class FlattenDeiT(StagedBackbone):
         drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
     ) -> None:
-        (letters,) = block_letters(attention, (depth,))
+        (cores,) = block_cores(attention, (depth,))
         linear = LinearOptions(focusing_factor, kernel_size, linear_window_size)
         check_window("window_size", window_size)
         if patch_size < 1:
@@ -88,14 +95,15 @@ class FlattenDeiT(StagedBackbone):
         drop_path = drop_path_rates(drop_path_rate, (depth,))
         grid = ceil_div(native_size(img_size), patch_size)
         stages: list[Stage] = []
-        for i, letter in enumerate(letters):
+        for i, name in enumerate(cores):
             core: nn.Module
-            if letter == "L":
-                core = linear.core(embed_dim, num_heads, grid, i)
+            if name != "softmax":
+                core = linear.core(name, embed_dim, num_heads, grid, i)
             else:
                 core = softmax_core(embed_dim, num_heads, window_size, i)
             attn = SpatialReductionAttention(embed_dim, core)
-            block = Block(embed_dim, attn, Mlp(embed_dim, int(embed_dim * mlp_ratio)), next(drop_path), norm_eps=1e-6)
+            mlp = mlp_beside(name, embed_dim, int(embed_dim * mlp_ratio))
+            block = Block(embed_dim, attn, mlp, next(drop_path), norm_eps=1e-6)
             patch_embed = None if i else PatchEmbed(in_chans, embed_dim, patch_size, norm=False)
             stages.append(Stage(embed_dim, patch_embed, [block], grid_size=None if i else grid))
         norm = nn.LayerNorm(embed_dim, eps=1e-6)

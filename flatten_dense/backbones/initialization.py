@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import cast
 
 from timm.layers.weight_init import trunc_normal_
-from torch import Tensor, nn
+from torch import nn
 
 
 def init_linear(module: nn.Module) -> None:
@@ -26,4 +25,5 @@ def init_pvt(module: nn.Module) -> None:
     if isinstance(module, nn.Conv2d):
         fan_out = math.prod(module.kernel_size) * module.out_channels // module.groups
         nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))
-        nn.init.zeros_(cast(Tensor, module.bias))
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

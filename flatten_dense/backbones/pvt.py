@@ -16,9 +16,10 @@ from torch import Tensor, nn
 
 from flatten_dense.backbones.attention import (
     LinearOptions,
-    block_letters,
+    block_cores,
     check_per_stage,
     check_window,
+    mlp_beside,
     native_size,
     softmax_core,
 )
@@ -28,7 +29,6 @@ from flatten_dense.backbones.staged import Stage, StagedBackbone, drop_path_rate
 from flatten_dense.layers import (
     POOLED_GRID,
     Block,
-    Mlp,
     PatchEmbed,
     Size,
     SpatialReductionAttention,
@@ -51,7 +51,7 @@ class FlattenPVT(StagedBackbone):
         num_heads: G of each stage.
         mlp_ratios: hidden channels of each stage's MLPs, over C.
         depths: blocks of each stage.
-        attention: a letter for each stage, see :func:`flatten_dense.backbones.attention.block_letters`.
+        attention: letters or names for the stages, see :func:`flatten_dense.backbones.attention.block_cores`.
         linear_sr_ratios: side of the cells from which linear blocks take keys and values.
         focusing_factor: power of the focused feature map.
         kernel_size: of the depth-wise convolution of linear blocks, odd.
@@ -80,7 +80,7 @@ class FlattenPVT(StagedBackbone):
         num_heads: Sequence[int] = (1, 2, 5, 8),
         mlp_ratios: Sequence[float] = (8, 8, 4, 4),
         depths: Sequence[int] = (2, 2, 2, 2),
-        attention: str = "LLLL",
+        attention: str | Sequence[str] = "LLLL",
         linear_sr_ratios: Sequence[int] = (1, 1, 1, 1),
         focusing_factor: float = 3,
         kernel_size: int = 5,
@@ -90,9 +90,9 @@ class FlattenPVT(StagedBackbone):
         drop_path_rate: float = 0.0,
     ) -> None:
         check_per_stage(depths, embed_dims=embed_dims, num_heads=num_heads, mlp_ratios=mlp_ratios)
-        letters = block_letters(attention, depths)
+        cores = block_cores(attention, depths)
         linear = LinearOptions(focusing_factor, kernel_size, linear_window_size)
-        attend = ReducedAttention(letters, linear, linear_sr_ratios, window_size)
+        attend = ReducedAttention(cores, linear, linear_sr_ratios, window_size)
         drop_path = drop_path_rates(drop_path_rate, depths)
         stages: list[Stage] = []
         in_channels, in_stride = in_chans, 1
@@ -102,7 +102,7 @@ class FlattenPVT(StagedBackbone):
                 Block(
                     dim,
                     attend(dim, num_heads[i], grid, i, j),
-                    Mlp(dim, int(dim * mlp_ratios[i])),
+                    mlp_beside(cores[i][j], dim, int(dim * mlp_ratios[i])),
                     next(drop_path),
                     norm_eps=1e-6,
                 )
@@ -139,7 +139,7 @@ class ReducedAttention:
     """Makes the attention of PVT's and PVTv2's blocks: keys and values may come from a coarser grid.
 
     Args:
-        letters: L or S for each block of each stage.
+        cores: names for the blocks of each stage.
         linear: how linear blocks attend.
         linear_sr_ratios: side of the cells from which linear blocks take keys and values, per stage.
         window_size: side of the windows of softmax blocks, None for spatial reduction.
@@ -154,7 +154,7 @@ class ReducedAttention:
 
     def __init__(
         self,
-        letters: Sequence[str],
+        cores: Sequence[Sequence[str]],
         linear: LinearOptions,
         linear_sr_ratios: Sequence[int],
         window_size: int | None,
@@ -164,7 +164,8 @@ class ReducedAttention:
         if len(ratios) != len(STRIDES) or not all(isinstance(ratio, int) and ratio > 0 for ratio in ratios):
             raise ValueError(f"linear_sr_ratios must be four integers from 1, got {linear_sr_ratios!r}")
         check_window("window_size", window_size)
-        reduced = any("L" in stage and ratio > 1 for stage, ratio in zip(letters, linear_sr_ratios, strict=True))
+        is_linear = [any(name != "softmax" for name in stage) for stage in cores]
+        reduced = any(one and ratio > 1 for one, ratio in zip(is_linear, ratios, strict=True))
         if linear.window_size is not None and (reduced or pooled):
             raise ValueError(
                 f"linear_window_size={linear.window_size} needs queries and keys on one grid: leave linear_sr_ratios "
@@ -172,7 +173,7 @@ class ReducedAttention:
             )
         if window_size is not None and pooled:
             raise ValueError(f"window_size={window_size} needs queries and keys on one grid, which linear=True pools")
-        self._letters, self._linear, self._ratios = letters, linear, linear_sr_ratios
+        self._cores, self._linear, self._ratios = cores, linear, linear_sr_ratios
         self._window_size, self._pooled = window_size, pooled
         self.mixes_padding = None
         if pooled:
@@ -183,10 +184,11 @@ class ReducedAttention:
     def __call__(self, dim: int, num_heads: int, grid: Size, stage: int, block: int) -> SpatialReductionAttention:
         """The attention of one block, on a native grid of (H, W)."""
         core: nn.Module
-        if self._letters[stage][block] == "L":
+        name = self._cores[stage][block]
+        if name != "softmax":
             ratio = self._ratios[stage]
             key_grid = POOLED_GRID if self._pooled else ceil_div(grid, ratio)
-            core = self._linear.core(dim, num_heads, key_grid, block)
+            core = self._linear.core(name, dim, num_heads, key_grid, block)
         else:
             ratio = SOFTMAX_SR_RATIOS[stage] if self._window_size is None else 1
             core = softmax_core(dim, num_heads, self._window_size, block)

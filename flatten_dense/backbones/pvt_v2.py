@@ -13,7 +13,7 @@ from functools import partial
 from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
 
-from flatten_dense.backbones.attention import LinearOptions, block_letters, check_per_stage, native_size
+from flatten_dense.backbones.attention import LinearOptions, block_cores, check_per_stage, native_size
 from flatten_dense.backbones.initialization import init_pvt
 from flatten_dense.backbones.pvt import STRIDES, ReducedAttention, stage_name
 from flatten_dense.backbones.registry import create, default_cfg
@@ -33,7 +33,7 @@ class FlattenPVTv2(StagedBackbone):
         num_heads: G of each stage.
         mlp_ratios: hidden channels of each stage's MLPs, over C.
         depths: blocks of each stage.
-        attention: a letter for each stage, see :func:`flatten_dense.backbones.attention.block_letters`.
+        attention: letters or names for the stages, see :func:`flatten_dense.backbones.attention.block_cores`.
         linear: keys and values come from the map pooled to 7 x 7, in softmax blocks too, as in PVTv2-Li.
         linear_sr_ratios: side of the cells from which linear blocks take keys and values.
         focusing_factor: power of the focused feature map.
@@ -58,7 +58,7 @@ class FlattenPVTv2(StagedBackbone):
         num_heads: Sequence[int] = (1, 2, 5, 8),
         mlp_ratios: Sequence[float] = (8, 8, 4, 4),
         depths: Sequence[int] = (2, 2, 2, 2),
-        attention: str = "LLLL",
+        attention: str | Sequence[str] = "LLLL",
         linear: bool = False,
         linear_sr_ratios: Sequence[int] = (1, 1, 1, 1),
         focusing_factor: float = 3,
@@ -69,9 +69,9 @@ class FlattenPVTv2(StagedBackbone):
         drop_path_rate: float = 0.0,
     ) -> None:
         check_per_stage(depths, embed_dims=embed_dims, num_heads=num_heads, mlp_ratios=mlp_ratios)
-        letters = block_letters(attention, depths)
+        cores = block_cores(attention, depths)
         options = LinearOptions(focusing_factor, kernel_size, linear_window_size)
-        attend = ReducedAttention(letters, options, linear_sr_ratios, window_size, pooled=linear)
+        attend = ReducedAttention(cores, options, linear_sr_ratios, window_size, pooled=linear)
         drop_path = drop_path_rates(drop_path_rate, depths)
         stages: list[Stage] = []
         in_channels, in_stride = in_chans, 1

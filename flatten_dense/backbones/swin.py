@@ -16,9 +16,10 @@ from torch import Tensor, nn
 
 from flatten_dense.backbones.attention import (
     LinearOptions,
-    block_letters,
+    block_cores,
     check_per_stage,
     check_window,
+    mlp_beside,
     native_size,
     softmax_core,
 )
@@ -28,7 +29,6 @@ from flatten_dense.backbones.staged import Stage, StagedBackbone, drop_path_rate
 from flatten_dense.layers import (
     Block,
     FusedAttention,
-    Mlp,
     PatchEmbed,
     PatchMerging,
     Size,
@@ -48,7 +48,7 @@ class FlattenSwin(StagedBackbone):
         num_heads: G of each stage.
         mlp_ratio: hidden channels of the MLPs, over C.
         depths: blocks of each stage.
-        attention: a letter for each stage, see :func:`flatten_dense.backbones.attention.block_letters`.
+        attention: letters or names for the stages, see :func:`flatten_dense.backbones.attention.block_cores`.
         focusing_factor: power of the focused feature map.
         kernel_size: of the depth-wise convolution of linear blocks, odd.
         window_size: side of the windows of softmax blocks.
@@ -73,7 +73,7 @@ class FlattenSwin(StagedBackbone):
         num_heads: Sequence[int] = (3, 6, 12, 24),
         mlp_ratio: float = 4,
         depths: Sequence[int] = (2, 2, 6, 2),
-        attention: str = "LLSS",
+        attention: str | Sequence[str] = "LLSS",
         focusing_factor: float = 3,
         kernel_size: int = 5,
         window_size: int = 7,
@@ -82,21 +82,21 @@ class FlattenSwin(StagedBackbone):
         drop_path_rate: float = 0.0,
     ) -> None:
         check_per_stage(depths, num_heads=num_heads)
-        letters = block_letters(attention, depths)
+        cores = block_cores(attention, depths)
         linear = LinearOptions(focusing_factor, kernel_size, linear_window_size)
         check_window("window_size", window_size)
         drop_path = drop_path_rates(drop_path_rate, depths)
         stages: list[Stage] = []
-        for i, depth in enumerate(depths):
+        for i, names in enumerate(cores):
             dim, grid = embed_dim * 2**i, ceil_div(native_size(img_size), 4 * 2**i)
             blocks = []
-            for j in range(depth):
+            for j, name in enumerate(names):
                 core: nn.Module
-                if letters[i][j] == "L":
-                    core = linear.core(dim, num_heads[i], grid, j)
+                if name != "softmax":
+                    core = linear.core(name, dim, num_heads[i], grid, j)
                 else:
                     core = softmax_core(dim, num_heads[i], window_size, j)
-                mlp = Mlp(dim, int(dim * mlp_ratio))
+                mlp = mlp_beside(name, dim, int(dim * mlp_ratio))
                 blocks.append(Block(dim, FusedAttention(dim, core), mlp, next(drop_path), norm_eps=1e-5))
             patch_embed = PatchMerging(dim // 2, dim) if i else PatchEmbed(in_chans, dim, 4)
             stages.append(Stage(dim, patch_embed, blocks))

@@ -29,7 +29,7 @@ class FocusedLinearAttention(nn.Module):
         num_heads: G, a divisor of C. The convolution's D = C / G kernels are shared by all heads.
         grid_size: (H, W) of the key grid that the positional encoding is made for.
         focusing_factor: power of the feature map.
-        kernel_size: of the depth-wise convolution, odd.
+        kernel_size: of the depth-wise convolution, odd; None for no convolution.
 
     Raises:
         ValueError: if ``num_heads`` does not divide ``dim``, or ``kernel_size`` is even.
@@ -43,11 +43,11 @@ class FocusedLinearAttention(nn.Module):
         num_heads: int,
         grid_size: Size,
         focusing_factor: float = 3,
-        kernel_size: int = 5,
+        kernel_size: int | None = 5,
     ) -> None:
         super().__init__()
         check_heads(dim, num_heads)
-        if kernel_size < 1 or kernel_size % 2 == 0:
+        if kernel_size is not None and (kernel_size < 1 or kernel_size % 2 == 0):
             raise ValueError(f"kernel_size must be odd to keep the map's size, got {kernel_size}")
         self.num_heads = num_heads
         self.grid_size = grid_size
@@ -55,7 +55,9 @@ class FocusedLinearAttention(nn.Module):
         head_dim = dim // num_heads
         self.positional_encoding = nn.Parameter(torch.zeros(1, grid_size[0] * grid_size[1], dim))
         self.scale = nn.Parameter(torch.zeros(1, 1, dim))
-        self.dwc = nn.Conv2d(head_dim, head_dim, kernel_size, padding=kernel_size // 2, groups=head_dim)
+        self.dwc: nn.Conv2d | None = None
+        if kernel_size is not None:
+            self.dwc = nn.Conv2d(head_dim, head_dim, kernel_size, padding=kernel_size // 2, groups=head_dim)
 
     def forward(
         self,
@@ -103,16 +105,19 @@ class FocusedLinearAttention(nn.Module):
             self.focusing_factor,
             key_padding_mask,
         )
+        if self.dwc is None:
+            return out
         if key_padding_mask is not None:
             v = v.masked_fill(key_padding_mask.unsqueeze(-1), 0)
-        return saturate(add_over(out, self._convolve(v, q_size, kv_size)))
+        return saturate(add_over(out, self._convolve(self.dwc, v, q_size, kv_size)))
 
-    def _convolve(self, v: Tensor, q_size: Size, kv_size: tuple[int, int]) -> Tensor:
+    @staticmethod
+    def _convolve(dwc: nn.Conv2d, v: Tensor, q_size: Size, kv_size: Size) -> Tensor:
         """Depth-wise convolution of the values as a map of ``q_size``: ``[B, M, C]`` to ``[B, N, C]``."""
         if kv_size != q_size:
             # Along the flattened index, not over the map: spatially odd, but it is how published weights were trained.
             v = F.interpolate(v.transpose(1, 2), size=q_size[0] * q_size[1], mode="linear").transpose(1, 2)
-        return depthwise_convolution(v, q_size, self.dwc.weight, cast(Tensor, self.dwc.bias))
+        return depthwise_convolution(v, q_size, dwc.weight, cast(Tensor, dwc.bias))
 
     def extra_repr(self) -> str:
         """The arguments that the submodules do not show."""

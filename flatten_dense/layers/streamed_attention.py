@@ -28,6 +28,7 @@ def can_stream_attention(x: Tensor, core: nn.Module, *layers: nn.Module) -> bool
     return (
         isinstance(inner, FocusedLinearAttention)
         and computes_as(inner, FocusedLinearAttention)
+        and inner.dwc is not None
         and (inner is core or computes_as(core, LocallyEnhancedAttention))
         and forced_form() in (None, "native")
         and block.takes_layers(x, inner.dwc, *around, *layers)
@@ -73,7 +74,8 @@ def stream_attention(
 def _convolution(core: FocusedLinearAttention | LocallyEnhancedAttention) -> Affine:
     """That of the values by the core; with one around the core, both as one."""
     if isinstance(core, FocusedLinearAttention):
-        return Affine(core.dwc.weight, cast(Tensor, core.dwc.bias))
+        dwc = cast(nn.Conv2d, core.dwc)
+        return Affine(dwc.weight, cast(Tensor, dwc.bias))
     inner, outer = _convolution(cast(FocusedLinearAttention, core.core)), core.lepe
     heads, wider = outer.weight.shape[0] // inner.weight.shape[0], (inner.weight.shape[3] - outer.weight.shape[3]) // 2
     weight = inner.weight.repeat(heads, 1, 1, 1) + F.pad(outer.weight, [wider] * 4)

@@ -1,6 +1,8 @@
-"""Focused linear attention with its explicit N x M matrix: the truth for the fast forms, the matter of analysis."""
+"""Attention with its explicit N x M matrix: the truth for the fast forms, the matter of analysis."""
 
 from __future__ import annotations
+
+import math
 
 import torch
 import torch.nn.functional as F
@@ -44,6 +46,54 @@ def attention_matrix(q: Tensor, k: Tensor, num_heads: int, key_padding_mask: Ten
         products = products.masked_fill(key_padding_mask[:, None, None], 0)
         num_keys = (~key_padding_mask).sum(dim=1, dtype=products.dtype).view(-1, 1, 1, 1)
     return products / (products.sum(dim=-1, keepdim=True) + EPS * num_keys).clamp(min=EPS)
+
+
+def softmax_matrix(q: Tensor, k: Tensor, num_heads: int, key_padding_mask: Tensor | None = None) -> Tensor:
+    """The weights of softmax attention; arguments and result as :func:`attention_matrix`, of either sign."""
+    q, k = split_heads(q, num_heads), split_heads(k, num_heads)
+    products = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])
+    if key_padding_mask is not None:
+        products = products.masked_fill(key_padding_mask[:, None, None], float("-inf"))
+    return products.exp() / products.exp().sum(dim=-1, keepdim=True)
+
+
+def hydra_matrix(q: Tensor, k: Tensor, key_padding_mask: Tensor | None = None) -> Tensor:
+    """The weights of Hydra attention, a matrix for each channel: ``[B, C, N, M]``; arguments as above.
+
+    Source: arXiv 2209.07484.
+    """
+    q, k = (x / torch.linalg.vector_norm(x, dim=-1, keepdim=True) for x in (q, k))
+    matrix = q.transpose(1, 2).unsqueeze(-1) * k.transpose(1, 2).unsqueeze(-2)
+    return matrix if key_padding_mask is None else matrix.masked_fill(key_padding_mask[:, None, None], 0)
+
+
+def efficient_matrix(q: Tensor, k: Tensor, num_heads: int, key_padding_mask: Tensor | None = None) -> Tensor:
+    """The weights of efficient attention; arguments and result as :func:`attention_matrix`, of either sign.
+
+    Source: arXiv 1812.01243, softmax normalisation.
+    """
+    q, k = split_heads(q, num_heads).exp(), split_heads(k, num_heads).exp()
+    if key_padding_mask is not None:
+        k = k.masked_fill(key_padding_mask[:, None, :, None], 0)
+    return (q / q.sum(dim=-1, keepdim=True)) @ (k / k.sum(dim=-2, keepdim=True)).transpose(-2, -1)
+
+
+def linear_angular_matrix(
+    q: Tensor, k: Tensor, v: Tensor, num_heads: int, key_padding_mask: Tensor | None = None
+) -> Tensor:
+    """The weights of linear angular attention, N = M; the values say what its rows are divided by.
+
+    Arguments and result as :func:`attention_matrix`, of either sign, and ``v`` ``[B, M, C]``.
+
+    Source: arXiv 2211.10526, rows of length 1 as in the released code.
+    """
+    q, k, v = (split_heads(x, num_heads) for x in (q, k, v))
+    q, k = (x / torch.linalg.vector_norm(x, dim=-1, keepdim=True) for x in (q, k))
+    matrix = torch.eye(q.shape[2], dtype=q.dtype, device=q.device) / 2 + q @ k.transpose(-2, -1) / math.pi
+    if key_padding_mask is not None:
+        matrix = matrix.masked_fill(key_padding_mask[:, None, None], 0)
+    length: Tensor = torch.linalg.vector_norm(matrix @ v, dim=-1, keepdim=True)
+    return matrix / length
 
 
 def naive_linear_attention(

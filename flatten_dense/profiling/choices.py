@@ -9,7 +9,7 @@ from typing import Any, cast
 from torch import nn
 
 from flatten_dense.backbones import TimmModel
-from flatten_dense.backbones.attention import block_letters
+from flatten_dense.backbones.attention import block_cores
 from flatten_dense.backbones.staged import Stage, StagedBackbone
 from flatten_dense.layers import FocusedLinearAttention, Size
 from flatten_dense.profiling.complexity import count_macs, count_parameters
@@ -21,7 +21,7 @@ class Choice:
 
     Attributes:
         model: name of timm's registry.
-        attention: in the paper's notation; None for a model that has no such choice.
+        attention: in the paper's letters or by name; None for a model that has no such choice.
         parameters: with the classifier.
         macs: multiply-accumulates of a forward pass of one image, by its size; None where they cannot be counted.
     """
@@ -39,7 +39,7 @@ class Choice:
     @property
     def has_linear(self) -> bool:
         """Whether a block has linear attention, so that the choice is compared with those that have none."""
-        return self.attention is not None and set(self.attention) != {"S"}
+        return self.attention is not None and set(self.attention.replace("softmax", "S")) - {"-"} != {"S"}
 
     def __str__(self) -> str:
         return self.model if self.attention is None else f"{self.model} {self.attention}"
@@ -94,7 +94,7 @@ def _fitting(name: str, attentions: Sequence[str], depths: Sequence[int]) -> lis
     fitting, refusal = [], ""
     for attention in attentions:
         try:
-            block_letters(attention, depths)
+            block_cores(attention, depths)
         except ValueError as error:
             refusal = str(error)
         else:

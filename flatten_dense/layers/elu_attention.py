@@ -1,0 +1,21 @@
+"""Linear attention with ELU + 1 as its feature map."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from flatten_dense.layers.linear_attention import LinearAttention
+from flatten_dense.layers.token_grid import Size
+from flatten_dense.ops.plain import linear_attention
+
+
+class EluLinearAttention(LinearAttention):
+    """phi(q) (phi(K)^T V) / (phi(q) . sum_j phi(k_j)) per head, with phi(x) = ELU(x) + 1.
+
+    Source: "Transformers are RNNs", arXiv 2006.16236.
+    """
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, q_size: Size, key_padding_mask: Tensor | None) -> Tensor:
+        """As the base says."""
+        return linear_attention(F.elu(q) + 1, F.elu(k) + 1, v, self.num_heads, key_padding_mask)
