@@ -69,6 +69,23 @@ def test_parameters_of_the_softmax_originals(variant, attention, parameters):
     assert sum(p.numel() for p in model.parameters()) == parameters
 
 
+@pytest.mark.parametrize(
+    ("attention", "millions"),
+    [
+        ("hydra", "5.7"),
+        ("efficient", "5.7"),
+        ("linear_angular", "5.7"),
+        ("enhanced", "5.8"),
+        ("relu", "5.7"),
+    ],
+)
+def test_parameters_of_the_papers_linear_attentions_on_deit_tiny(attention, millions):
+    # arXiv 2308.00442, Tables 3a and 4.
+    with torch.device("meta"):
+        model = timm.create_model("flatten_deit_tiny", attention=attention)
+    assert f"{sum(p.numel() for p in model.parameters()) / 1e6:.1f}" == millions
+
+
 def test_default_configuration_is_complete(model):
     cfg = model.default_cfg
     assert {"num_classes", "input_size", "pool_size", "crop_pct", "interpolation", "mean", "std"} <= set(cfg)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from flatten_dense.backbones.weights.plain import load_plain
 from flatten_dense.backbones.weights.report import Kind, WeightReport, WeightRow
 from flatten_dense.backbones.weights.sources import fetch_weights
 from flatten_dense.backbones.weights.tables import TABLES, fit_table
-from flatten_dense.layers import FocusedLinearAttention, Size, as_size
+from flatten_dense.layers import Size, as_size
 
 _FIRST_CONV = "stages.0.patch_embed.proj.weight"
 _FIRST_CONV_ANYWHERE = re.compile(r"(.*?)(?:stages\.0\.)?(?:patch_embed1?\.proj|stage1_conv_embed\.0)\.weight")
@@ -29,8 +30,15 @@ _ATTENTION_PART = re.compile(
     r"(stages\.\d+\.blocks\.\d+)\.attn\.(?:core\.|cores\.\d+\.)*"
     r"(positional_encoding|scale|dwc|relative_position_bias_table|sr|norm|lepe)\b"
 )
-_LINEAR_PARTS = ("positional_encoding", "scale", "dwc")
+_OWN_PARTS = ("positional_encoding", "scale", "dwc")
+_KINDS = {
+    frozenset(_OWN_PARTS): "linear",
+    frozenset(["positional_encoding", "scale"]): "linear, without convolution",
+    frozenset(["dwc"]): "linear angular",
+    frozenset[str](): "softmax",  # or another without parameters of its own
+}
 _FORM_PARTS = ("relative_position_bias_table", "sr", "norm")  # of windows or of reduced keys, in either attention
+_MLP_CONVOLUTION = re.compile(r"(stages\.\d+\.blocks\.\d+)\.mlp\.dwconv\.")
 _NORM = re.compile(r"(?:stages\.\d+\.)?norm\.|norms\.\d+\.")  # absent where only maps were wanted, or other ones
 
 
@@ -116,12 +124,7 @@ class _Fit:
         self.given |= self._place_norms(norms)
         self.classifier = {name: self.given.pop(name) for name in list(self.given) if name.startswith("head.")}
         self.head = {name: self.wanted.pop(name) for name in list(self.wanted) if name.startswith("head.")}
-        self.linear_given = {match[1] for match in _parts(self.given) if match[2] in _LINEAR_PARTS}
-        self.linear_here = {
-            name.partition(".attn.")[0]
-            for name, module in backbone.named_modules()
-            if isinstance(module, FocusedLinearAttention)
-        }
+        self.parts_given, self.parts_here = _own_parts(self.given), _own_parts(self.wanted)
 
     def place(self) -> None:
         """Give each tensor of the source its place, and each of the model its value."""
@@ -248,6 +251,11 @@ class _Fit:
                 return
             tensor, kind = adapt_input_conv(expected[1], tensor), "adapted"
             detail = f"{received[1]} image channels -> {expected[1]}"
+        part = _ATTENTION_PART.match(name)
+        if tensor.shape != parameter.shape and part and self._has_other_attention(part[1]):
+            self._note("dropped", name, self._why_without_place(name) or "", tensor)
+            self._leave_fresh(name, parameter)
+            return
         if tensor.shape != parameter.shape:
             self.misfits.append(f"its {name} is {received}, the model's {expected}")
             return
@@ -261,19 +269,31 @@ class _Fit:
             return "the model ends before this stage"
         if _NORM.match(name):
             return "the model does not normalise there"
+        if self._may_lack(name):
+            return "this block's MLP has no convolution"
         part = _ATTENTION_PART.match(name)
         if part is None:
             return None
-        given, here = part[1] in self.linear_given, part[1] in self.linear_here
-        if given != here:
-            return f"belongs to {_attention(given)} attention; this block's is {_attention(here)}"
+        if self._has_other_attention(part[1]):
+            given, here = (_KINDS[parts[part[1]]] for parts in (self.parts_given, self.parts_here))
+            return f"belongs to {given} attention; this block's is {here}"
         return "this block's attention has no such part" if part[2] in _FORM_PARTS else None
+
+    def _has_other_attention(self, block: str) -> bool:
+        """Whether the file's block and the model's have different attention, both as they should be."""
+        given = self.parts_given[block]
+        return given in _KINDS and given != self.parts_here[block]
+
+    def _may_lack(self, name: str) -> bool:
+        """Whether a tensor is of an MLP's convolution, which enhanced attention brings: one that has no parts else."""
+        match = _MLP_CONVOLUTION.match(name)
+        return match is not None and not (self.parts_given[match[1]] and self.parts_here[match[1]])
 
     def _leave_fresh(self, name: str, parameter: Tensor) -> None:
         part = _ATTENTION_PART.match(name)
-        if part and (part[1] in self.linear_given) != (part[1] in self.linear_here):
-            why = f"the file's block has {_attention(part[1] in self.linear_given)} attention"
-        elif _NORM.match(name) or (part and part[2] in _FORM_PARTS):
+        if part and self._has_other_attention(part[1]):
+            why = f"the file's block has {_KINDS[self.parts_given[part[1]]]} attention"
+        elif _NORM.match(name) or self._may_lack(name) or (part and part[2] in _FORM_PARTS):
             why = "the file has none"
         else:
             self.misfits.append(f"it lacks {name}, {tuple(parameter.shape)} in the model")
@@ -309,12 +329,13 @@ def _depths(names: Iterable[str]) -> dict[int, int]:
     return {stage: sum(index == stage for index, _ in blocks) for stage, _ in sorted(blocks)}
 
 
-def _parts(names: Iterable[str]) -> list[re.Match[str]]:
-    return [match for match in map(_ATTENTION_PART.match, names) if match]
-
-
-def _attention(linear: bool) -> str:
-    return "linear" if linear else "softmax"
+def _own_parts(names: Iterable[str]) -> defaultdict[str, frozenset[str]]:
+    """Which parameters the attention of each block has that no projection has."""
+    parts: defaultdict[str, frozenset[str]] = defaultdict(frozenset)
+    for match in map(_ATTENTION_PART.match, names):
+        if match and match[2] in _OWN_PARTS:
+            parts[match[1]] |= {match[2]}
+    return parts
 
 
 def _some(names: Iterable[str]) -> str:

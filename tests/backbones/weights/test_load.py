@@ -411,6 +411,32 @@ def test_parts_of_the_other_attention_are_dropped_with_a_word(save):
     assert set(details(report, "re-initialised").values()) == {"the file's block has linear attention"}
 
 
+@pytest.mark.parametrize(
+    ("given", "here", "dropped", "fresh"),
+    [
+        ("focused", "focused_no_dwc", {"dwc"}, set()),
+        ("focused_no_dwc", "focused", set(), {"dwc"}),
+        ("focused", "linear_angular", {"dwc", "scale", "positional_encoding"}, {"dwc"}),
+        ("linear_angular", "focused", {"dwc"}, {"dwc", "scale", "positional_encoding"}),
+        ("focused", "hydra", {"dwc", "scale", "positional_encoding"}, set()),
+        ("focused", "focused_p8", set(), set()),
+        ("relu", "enhanced", set(), {"dwconv"}),
+        ("enhanced", "elu", {"dwconv"}, set()),
+        ("focused", "enhanced", {"dwc", "scale", "positional_encoding"}, {"dwconv"}),
+    ],
+)
+def test_what_other_linear_attention_does_not_share_is_dropped_or_fresh(save, given, here, dropped, fresh):
+    source, model = (timm.create_model("flatten_deit_test", attention=name) for name in (given, here))
+    report = load_weights(model, save(source), min_coverage=0)
+
+    def parts(kind):
+        return {re.search(r"dwc\b|dwconv|scale|positional_encoding", row.name)[0] for row in report.of_kind(kind)}
+
+    assert (parts("dropped"), parts("re-initialised")) == (dropped, fresh)
+    assert not report.of_kind("unused")
+    torch.testing.assert_close(model.stages[0].blocks[0].attn.q.weight, source.stages[0].blocks[0].attn.q.weight)
+
+
 def test_reduction_that_a_block_does_not_have_is_dropped(save):
     source = timm.create_model("flatten_pvt_test", attention="SSSS")
     model = timm.create_model("flatten_pvt_test", attention="SSSS", window_size=2)
@@ -439,7 +465,7 @@ def test_softmax_weights_cover_every_variant(save, variant):
         ("flatten_pvt_base", "flatten_pvt_medium", "8 blocks in stages.1, the model 4"),
         ("flatten_cswin_small", "flatten_cswin_tiny", "32 blocks in stages.2, the model 18"),
         ("flatten_pvt_v2_b2", "flatten_pvt_small", r"proj\.weight is \(64, 3, 7, 7\), the model's \(64, 3, 4, 4\)"),
-        ("pvt_v2_b2", "flatten_pvt_small", "dwconv.weight .* no place in the model"),
+        ("pvt_v2_b2", "flatten_pvt_small", "downsample.proj.weight .* no place in the model"),
         ("flatten_swin_tiny", "flatten_cswin_tiny", "2 blocks in stages.1, the model 4"),
         ("flatten_deit_small", "flatten_deit_tiny", r"\(1, 196, 384\), the model's \(1, 196, 192\)"),
         ("deit3_small_patch16_224", "flatten_deit_small", r"ls1\.gamma .* no place"),
