@@ -140,7 +140,8 @@ def _parser() -> argparse.ArgumentParser:
         help="sides in pixels, or HEIGHTxWIDTH (default: %(default)s)",
     )
     parser.add_argument(
-        "--attention", help="of our models: LLSS,LLLL,SSSS, a letter a stage (default: their own, and softmax SSSS)"
+        "--attention",
+        help="of our models: LLSS,LLLL,SSSS, a letter a stage, or names like hydra (default: own and SSSS)",
     )
     parser.add_argument("--train", action="store_true", help="forward and backward pass in training mode")
     parser.add_argument("--device", help="cpu or cuda (default: a GPU if there is one)")
