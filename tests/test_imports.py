@@ -11,7 +11,7 @@ FLOORS = [
     {"layers"},
     {"backbones"},
     {"heads", "necks", "losses", "data"},
-    {"optim", "inference", "metrics", "visualization", "profiling"},
+    {"optim", "inference", "metrics", "visualization", "profiling", "analysis"},
     {"callbacks", "loggers"},
     {"tasks"},
     {"commands"},

@@ -28,6 +28,7 @@ class LinearAttention(nn.Module):
     def __init__(self, dim: int, num_heads: int) -> None:
         super().__init__()
         check_heads(dim, num_heads)
+        self.dim = dim
         self.num_heads = num_heads
 
     def forward(

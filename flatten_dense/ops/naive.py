@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -48,21 +49,39 @@ def attention_matrix(q: Tensor, k: Tensor, num_heads: int, key_padding_mask: Ten
     return products / (products.sum(dim=-1, keepdim=True) + EPS * num_keys).clamp(min=EPS)
 
 
-def softmax_matrix(q: Tensor, k: Tensor, num_heads: int, key_padding_mask: Tensor | None = None) -> Tensor:
-    """The weights of softmax attention; arguments and result as :func:`attention_matrix`, of either sign."""
+def softmax_matrix(
+    q: Tensor,
+    k: Tensor,
+    num_heads: int,
+    key_padding_mask: Tensor | None = None,
+    attn_bias: Tensor | None = None,
+) -> Tensor:
+    """The weights of softmax attention; arguments and result as :func:`attention_matrix`, of either sign.
+
+    ``attn_bias``, broadcastable to ``[B, G, N, M]``, is added to the products.
+    """
     q, k = split_heads(q, num_heads), split_heads(k, num_heads)
     products = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])
+    if attn_bias is not None:
+        products = products + attn_bias
     if key_padding_mask is not None:
         products = products.masked_fill(key_padding_mask[:, None, None], float("-inf"))
-    return products.exp() / products.exp().sum(dim=-1, keepdim=True)
+    exponentials = (products - products.amax(dim=-1, keepdim=True)).exp()  # the largest is 1: none overflows
+    return exponentials / exponentials.sum(dim=-1, keepdim=True)
 
 
-def hydra_matrix(q: Tensor, k: Tensor, key_padding_mask: Tensor | None = None) -> Tensor:
-    """The weights of Hydra attention, a matrix for each channel: ``[B, C, N, M]``; arguments as above.
+def hydra_matrix(
+    q: Tensor, k: Tensor, key_padding_mask: Tensor | None = None, channels: Sequence[int] | None = None
+) -> Tensor:
+    """The weights of Hydra attention, a matrix for each channel, or each of those wanted: ``[B, C, N, M]``.
+
+    Arguments as of :func:`attention_matrix`, of either sign.
 
     Source: arXiv 2209.07484.
     """
     q, k = (x / torch.linalg.vector_norm(x, dim=-1, keepdim=True) for x in (q, k))
+    if channels is not None:
+        q, k = q[..., list(channels)], k[..., list(channels)]
     matrix = q.transpose(1, 2).unsqueeze(-1) * k.transpose(1, 2).unsqueeze(-2)
     return matrix if key_padding_mask is None else matrix.masked_fill(key_padding_mask[:, None, None], 0)
 
@@ -104,3 +123,29 @@ def naive_linear_attention(
     if key_padding_mask is not None:
         v = v.masked_fill(key_padding_mask.unsqueeze(-1), 0)
     return (matrix @ split_heads(v, num_heads)).transpose(1, 2).flatten(2)
+
+
+def naive_convolution_matrix(weight: Tensor, size: tuple[int, int]) -> Tensor:
+    """A depth-wise convolution of a map with zeros around it, as one banded matrix per channel.
+
+    Args:
+        weight: kernels ``[C, h, w]`` of odd sides.
+        size: (H, W) of the map, H * W = N tokens in row-major order.
+
+    Returns:
+        ``[C, N, N]``: what output token i takes of input token j.
+    """
+    tokens = torch.arange(size[0] * size[1], device=weight.device)
+    row, column = tokens // size[1], tokens % size[1]
+    height, width = weight.shape[1:]
+    down = row - row[:, None] + height // 2
+    across = column - column[:, None] + width // 2
+    inside = (down >= 0) & (down < height) & (across >= 0) & (across < width)
+    return weight[:, down.clamp(0, height - 1), across.clamp(0, width - 1)].where(inside, 0)
+
+
+def naive_interpolation_matrix(num_out: int, num_in: int) -> Tensor:
+    """Linear interpolation of a sequence (align_corners=False) as a matrix ``[num_out, num_in]`` in float64."""
+    positions = ((torch.arange(num_out, dtype=torch.float64) + 0.5) * num_in / num_out - 0.5).clamp(0, num_in - 1)
+    distances = positions[:, None] - torch.arange(num_in, dtype=torch.float64)
+    return (1 - distances.abs()).clamp(min=0)

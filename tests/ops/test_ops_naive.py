@@ -2,13 +2,16 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from flatten_dense.ops.naive import (
     attention_matrix,
     efficient_matrix,
     hydra_matrix,
     linear_angular_matrix,
+    naive_convolution_matrix,
     naive_feature_map,
+    naive_interpolation_matrix,
     naive_linear_attention,
     softmax_matrix,
 )
@@ -94,3 +97,34 @@ def test_hydra_and_linear_angular_skip_masked_keys():
     for weights in (hydra_matrix(q, k, mask), linear_angular_matrix(q, k, v, 2, mask)):
         assert (weights[..., mask[0]] == 0).all()
         assert weights[..., ~mask[0]].any()
+
+
+def test_softmax_adds_the_bias_to_the_products_and_does_not_overflow():
+    q = k = torch.full((1, 2, 1), 30.0).double()
+    bias = torch.tensor([[0.0, math.log(3)], [float("-inf"), 0.0]]).double()
+    weights = softmax_matrix(q, k, 1, attn_bias=bias)
+    torch.testing.assert_close(weights[0, 0], torch.tensor([[0.25, 0.75], [0.0, 1.0]]).double())
+
+
+def test_hydra_makes_matrices_of_the_channels_wanted():
+    torch.manual_seed(0)
+    q, k = torch.randn(2, 1, 5, 6)
+    torch.testing.assert_close(hydra_matrix(q, k, channels=[4, 1]), hydra_matrix(q, k)[:, [4, 1]])
+
+
+@pytest.mark.parametrize("kernel", [(3, 3), (5, 5), (1, 9)])
+def test_a_convolution_matrix_convolves(kernel):
+    torch.manual_seed(0)
+    weight, maps = torch.randn(4, *kernel).double(), torch.randn(4, 3, 7).double()
+    padding = [side // 2 for side in kernel]
+    expected = F.conv2d(maps[None], weight[:, None], padding=padding, groups=4)[0].flatten(1)
+    got = naive_convolution_matrix(weight, (3, 7)) @ maps.flatten(1).unsqueeze(-1)
+    torch.testing.assert_close(got.squeeze(-1), expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(("num_out", "num_in"), [(35, 6), (12, 12), (49, 1), (6, 35)])
+def test_an_interpolation_matrix_interpolates(num_out, num_in):
+    torch.manual_seed(0)
+    line = torch.randn(1, 2, num_in).double()
+    expected = F.interpolate(line, size=num_out, mode="linear")
+    torch.testing.assert_close(line @ naive_interpolation_matrix(num_out, num_in).T, expected, rtol=0, atol=1e-12)

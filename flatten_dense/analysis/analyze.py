@@ -1,0 +1,276 @@
+"""Measure a model's attention, block by block and head by head, beside that of other cores on the same inputs."""
+
+from __future__ import annotations
+
+import copy
+import statistics
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from itertools import groupby
+from statistics import fmean
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from flatten_dense.analysis.capture import AttentionInputs, part_that_runs, watch_attention
+from flatten_dense.analysis.convolutions import convolution_matrix
+from flatten_dense.analysis.core_call import CoreCall
+from flatten_dense.analysis.matrices import attention_weights, num_heads
+from flatten_dense.analysis.replacement import replace_core, windows_of
+from flatten_dense.analysis.report import Analysis, HeadAnalysis, RankWithConvolution
+from flatten_dense.analysis.statistics import (
+    HISTOGRAM_EDGES,
+    effective_keys,
+    numerical_rank,
+    row_entropy,
+    sorted_curve,
+    token_similarity,
+    weight_histogram,
+)
+from flatten_dense.layers.cores import split_core_name
+
+OWN = "own"
+ALL_CHANNELS_UP_TO = 256
+"""Queries of a block whose every channel gets a rank; of larger ones some do, singular values being slow."""
+
+SOME_CHANNELS = 8
+_AT_ONCE = 2**23
+"""Numbers of the matrices that exist at once, one matrix at least."""
+
+_TOLERANCE = 1e-8
+
+
+def analyze_attention(
+    model: nn.Module,
+    images: Tensor,
+    cores: Sequence[str] = (OWN,),
+    blocks: Sequence[int] | None = None,
+    heads: Sequence[int] | None = None,
+    channels: Sequence[int] | None = None,
+    max_tokens: int = 4096,
+    progress: Callable[[int, int], object] = lambda done, total: None,
+) -> Analysis:
+    """Measure how sharp attention is, what rank it has, and how much alike it makes the tokens.
+
+    A copy of the model runs in float64 on the CPU. Every matrix is checked against what its core gives.
+
+    Args:
+        model: as of :func:`flatten_dense.analysis.capture_attention`; left as it was.
+        images: normalised, ``[B, 3, H, W]``. Numbers are means over them, pictures are of the first.
+        cores: ``"own"`` for the model's, others by the names that :func:`flatten_dense.layers.make_core` takes. Others
+            get the queries, keys and values of the own, its parameters of the same name and shape, and its windows.
+        blocks: indices in the order of the model, from the end where negative; None for all.
+        heads: of each block; None for all.
+        channels: of each head, that ranks with the convolution are measured of; None for all of them in blocks of up to
+            256 tokens, and for 8 evenly spread in larger ones.
+        max_tokens: a block of more queries or keys is refused.
+        progress: called with the heads measured and all heads, each core's by itself.
+
+    Raises:
+        ValueError: the model, the images or a choice are not as expected, a block has too many tokens, or its numbers
+            are not finite.
+        TypeError: there is no rule for the matrix of a core.
+        RuntimeError: the rule for a core is wrong.
+    """
+    for name in cores:
+        if name != OWN:
+            split_core_name(name)
+    inputs: list[AttentionInputs] = []
+
+    def keep(call: AttentionInputs) -> None:
+        _check(call, heads, channels, max_tokens)
+        inputs.append(call)
+
+    watch_attention(copy.deepcopy(part_that_runs(model)).cpu().double(), images.cpu().double(), blocks, keep)
+    total = len(cores) * sum(len(_heads_of(call, heads)) for call in inputs)
+    measured: list[HeadAnalysis] = []
+    with torch.no_grad():
+        for call in inputs:
+            dim, own_heads = call.q.shape[2], _model_heads(call.core, call.q.shape[2])
+            for name in cores:
+                core: nn.Module = call.core
+                untrained: tuple[str, ...] = ()
+                if name != OWN:
+                    core, untrained = replace_core(call.core, name, dim, own_heads, call.kv_size)
+                for head in _heads_of(call, heads):
+                    measured.append(_measure(call, name, core, untrained, head, channels))
+                    progress(len(measured), total)
+    settings = {
+        "cores": list(cores),
+        "blocks": [call.name for call in inputs],
+        "heads": None if heads is None else list(heads),
+        "channels": None if channels is None else list(channels),
+        "images": len(images),
+        "image_size": list(images.shape[-2:]),
+        "max_tokens": max_tokens,
+        "versions": {package: version(package) for package in ("flatten-dense", "torch", "timm")},
+    }
+    return Analysis(measured, settings)
+
+
+def _measure(
+    call: AttentionInputs,
+    name: str,
+    core: nn.Module,
+    untrained: tuple[str, ...],
+    head: int,
+    channels: Sequence[int] | None,
+) -> HeadAnalysis:
+    """One head of the model, over all images."""
+    num_queries, dim = call.q.shape[1:]
+    head_dim = dim // _model_heads(call.core, call.q.shape[2])
+    of_head = range(head * head_dim, (head + 1) * head_dim)
+    chosen = [of_head[channel] for channel in _measured_channels(num_queries, head_dim, channels)]
+    numbers = []
+    for image in range(len(call.q)):
+        q, k, v = (x[image : image + 1] for x in (call.q, call.k, call.v))
+        own, pictures = _look(core, call.name, CoreCall(q, k, v, call.q_size, call.kv_size), of_head, chosen)
+        numbers.append(own)
+        if image == 0:
+            first = pictures
+    rank, entropy, keys, similarity = (fmean(values) for values in list(zip(*numbers, strict=True))[:4])
+    return HeadAnalysis(
+        core=name,
+        block=call.name,
+        head=head,
+        rank_attention=rank,
+        rank_with_dwc=_over_images([own.convolved_ranks for own in numbers]),
+        entropy=entropy,
+        effective_keys=keys,
+        token_similarity=similarity,
+        num_queries=num_queries,
+        num_keys=call.k.shape[1],
+        head_dim=head_dim,
+        q_size=call.q_size,
+        kv_size=call.kv_size,
+        windows=windows_of(core, call.q_size),
+        untrained=untrained,
+        weights=first.weights.float(),
+        histogram=(HISTOGRAM_EDGES, weight_histogram(first.weights)),
+        sorted_curve=sorted_curve(first.weights),
+        singular_values=first.values,
+        singular_values_with_dwc=first.convolved_values,
+    )
+
+
+class _Numbers(NamedTuple):
+    """Of one head and image; means over the core's heads where it has several in the place of one."""
+
+    rank: float
+    entropy: float
+    effective_keys: float
+    token_similarity: float
+    convolved_ranks: list[int]
+
+
+class _Pictures(NamedTuple):
+    """Of the first of the core's heads in the place of one: A, its singular values, those of A + B."""
+
+    weights: Tensor
+    values: Tensor
+    convolved_values: Tensor | None
+
+
+def _look(
+    core: nn.Module, block: str, call: CoreCall, of_head: range, channels: Sequence[int]
+) -> tuple[_Numbers, _Pictures]:
+    """One head and one image.
+
+    Args:
+        core: perhaps with several heads in the place of one, such as Hydra attention.
+        block: its name.
+        call: for the image.
+        of_head: channels of the head.
+        channels: some of them, that ranks are measured of.
+    """
+    out = core(*call)[0]
+    if not out.isfinite().all():
+        raise ValueError(f"block {block}: {type(core).__name__} gives numbers that are not finite for these weights")
+    width = out.shape[1] // num_heads(core)
+    ranks, entropies, keys, convolved_ranks = [], [], [], []
+    pictures: list[_Pictures] = []
+    for own_head, own_channels in groupby(channels, lambda channel: channel // width):
+        weights = attention_weights(core, *call[:5], heads=[own_head])[0, 0]
+        rank, values = numerical_rank(weights)
+        found, convolved_values = _convolve(core, call, weights, list(own_channels), out)
+        ranks.append(float(rank))
+        entropies.append(float(row_entropy(weights).mean()))
+        keys.append(float(effective_keys(weights).mean()))
+        convolved_ranks += found
+        pictures = pictures or [_Pictures(weights, values, convolved_values)]
+    similarity = float(token_similarity(out[:, of_head.start : of_head.stop]))
+    return _Numbers(fmean(ranks), fmean(entropies), fmean(keys), similarity, convolved_ranks), pictures[0]
+
+
+def _convolve(
+    core: nn.Module, call: CoreCall, weights: Tensor, channels: list[int], out: Tensor
+) -> tuple[list[int], Tensor | None]:
+    """Ranks of A + B over the channels, and the singular values for the channel of median rank; nothing without B.
+
+    Raises:
+        RuntimeError: A + B is not what the core computes.
+    """
+    ranks: list[int] = []
+    values: list[Tensor] = []
+    at_once = max(1, _AT_ONCE // weights.numel())
+    for start in range(0, len(channels), at_once):
+        some = channels[start : start + at_once]
+        convolution = convolution_matrix(core, call.q_size, call.kv_size, some)
+        matrices, bias = (weights, weights.new_zeros(len(some))) if convolution is None else convolution
+        if convolution is not None:
+            matrices = matrices + weights
+            rank, singular = numerical_rank(matrices)
+            ranks += rank.tolist()
+            values += singular
+        given = (matrices @ call.v[0, :, some].T.unsqueeze(-1)).squeeze(-1) + bias[:, None]
+        error = float((given - out[:, some].T).abs().max() / out.abs().max().clamp(min=1))
+        if error > _TOLERANCE:
+            raise RuntimeError(
+                f"the matrix of {type(core).__name__} does not give what the core gives (relative error {error:.1e}): "
+                "correct the rules for it in flatten_dense.analysis, weights_rule and convolution_rule"
+            )
+    median = sorted(range(len(ranks)), key=ranks.__getitem__)[len(ranks) // 2] if ranks else None
+    return ranks, None if median is None else values[median]
+
+
+def _over_images(ranks: Sequence[list[int]]) -> RankWithConvolution | None:
+    if not ranks[0]:
+        return None
+    least, median, most = (fmean(map(of, ranks)) for of in (min, statistics.median, max))
+    return RankWithConvolution(least, median, most, len(ranks[0]))
+
+
+def _check(call: AttentionInputs, heads: Sequence[int] | None, channels: Sequence[int] | None, max_tokens: int) -> None:
+    """Refuse a block before anything is computed of it."""
+    (num_queries, dim), num_keys = call.q.shape[1:], call.k.shape[1]
+    if max(num_queries, num_keys) > max_tokens:
+        size = num_queries * num_keys * call.q.element_size() / 2**20
+        raise ValueError(
+            f"{call.name} has N = {num_queries} queries and M = {num_keys} keys: each N x M matrix takes {size:,.0f} "
+            f"MiB, and far more work. The limit is max_tokens={max_tokens} of either (--max-tokens): analyse a smaller "
+            "image (--image-size), or other blocks (--blocks)"
+        )
+    number = _model_heads(call.core, call.q.shape[2])
+    for what, chosen, count in (("head", heads, number), ("channel", channels, dim // number)):
+        wrong = [index for index in chosen or () if not 0 <= index < count]
+        if wrong:
+            raise ValueError(f"{call.name} has no {what} {wrong[0]}: there are {count}, 0 to {count - 1}")
+
+
+def _model_heads(core: nn.Module, dim: int) -> int:
+    """Heads of the model; where each channel is a head, as in Hydra attention, all of them count as one."""
+    return 1 if num_heads(core) == dim else num_heads(core)
+
+
+def _heads_of(call: AttentionInputs, heads: Sequence[int] | None) -> Sequence[int]:
+    return range(_model_heads(call.core, call.q.shape[2])) if heads is None else heads
+
+
+def _measured_channels(num_queries: int, head_dim: int, channels: Sequence[int] | None) -> Sequence[int]:
+    """Those of a head that ranks are measured of, rising."""
+    if channels is not None:
+        return sorted(set(channels))
+    if num_queries <= ALL_CHANNELS_UP_TO or head_dim <= SOME_CHANNELS:
+        return range(head_dim)
+    return [round(step * (head_dim - 1) / (SOME_CHANNELS - 1)) for step in range(SOME_CHANNELS)]
