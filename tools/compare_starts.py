@@ -13,25 +13,13 @@ import argparse
 import csv
 import json
 import statistics
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
+from experiments.fits import last_words, main_score, start_fit
+
 RANDOM, GIVEN = "random weights", "given weights"
-
-
-def main_score(metrics: dict[str, Any]) -> tuple[str, float]:
-    """Name and value of the score that decides which evaluation of a run is the best.
-
-    Args:
-        metrics: the content of a run's metrics.json.
-    """
-    for name in ("mIoU", "top1"):
-        if name in metrics:
-            return name, float(metrics[name])
-    return "box AP", float(metrics["bbox"]["AP"])
 
 
 def run(recipe: str, name: str, seed: int, output: Path, options: list[str]) -> dict[str, Any]:
@@ -40,18 +28,14 @@ def run(recipe: str, name: str, seed: int, output: Path, options: list[str]) -> 
     Raises:
         RuntimeError: the fit failed; its output is shown.
     """
-    command = ["fit", "-c", recipe, "--name", name.replace(" ", "_"), "--runs", str(output), "--seed_everything"]
+    home = output / name.replace(" ", "_")
+    log = output / f"{home.name}_{seed}.txt"
     started = time.perf_counter()
-    done = subprocess.run(
-        [sys.executable, "-m", "flatten_dense.cli", *command, str(seed), *options],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    where = ["-c", recipe, "--name", home.name, "--runs", str(output), "--seed_everything", str(seed)]
+    if start_fit([*where, *options], log).wait():
+        raise RuntimeError(f"the fit from {name} with seed {seed} failed:\n{last_words(log)}")
     seconds = time.perf_counter() - started
-    if done.returncode:
-        raise RuntimeError(f"the fit from {name} with seed {seed} failed:\n{done.stderr[-3000:]}")
-    newest = max((output / name.replace(" ", "_")).iterdir())
+    newest = max(home.iterdir())
     score, value = main_score(json.loads((newest / "metrics.json").read_text()))
     return {"start": name, "seed": seed, "score": score, "value": value, "seconds": round(seconds), "run": str(newest)}
 

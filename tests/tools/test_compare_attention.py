@@ -1,0 +1,161 @@
+import csv
+import fcntl
+import importlib
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))  # as for a script that lies there
+compare_attention = importlib.import_module("compare_attention")
+runs = importlib.import_module("experiments.runs")
+SWIN = {"name": "flatten_swin_test", "options": {}}
+CONFIG = {"model": {"init_args": {"backbone": {"class_path": "TimmClassifier", "init_args": SWIN}}}}
+
+
+class Ended:
+    def __init__(self, returncode):
+        self.returncode = returncode
+
+    def poll(self):
+        return self.returncode
+
+
+@pytest.fixture
+def fits(monkeypatch):
+    """(variant, seed) of each `fit`; it ends at once, and fails where its variant is in `fits.failing`."""
+
+    class Fits(list):
+        failing = ()
+
+    fits = Fits()
+
+    def start_fit(options, log, threads, keep_open):
+        variant, seed = log.parent.parent.name, int(log.parent.name.removeprefix("seed_"))
+        fits.append((variant, seed))
+        log.write_text("why it failed\n")
+        run = log.parent / "2026-01-01"
+        run.mkdir()
+        (run / "config.yaml").write_text(yaml.safe_dump(CONFIG))
+        (run / "metrics.json").write_text(json.dumps({"top1": 0.5 + seed / 100, "per_class": {"cat": {}, "dog": {}}}))
+        return Ended(1 if variant in fits.failing else 0)
+
+    monkeypatch.setattr(runs, "start_fit", start_fit)
+    monkeypatch.setattr(runs, "_POLL", 0)
+    monkeypatch.setattr(importlib.import_module("experiments.tables"), "plot_scores", lambda *_: None)
+    return fits
+
+
+@pytest.fixture
+def command(tmp_path):
+    (tmp_path / "photos").mkdir()
+    return ["window", "--data.root", str(tmp_path / "photos"), "--output", str(tmp_path / "out")]
+
+
+def refuse(capsys, arguments):
+    """What the script says when it refuses."""
+    with pytest.raises(SystemExit) as stop:
+        compare_attention.main(arguments)
+    assert stop.value.code == 2
+    return capsys.readouterr().err.partition("error: ")[2]
+
+
+def test_all_runs_are_trained_and_tabled(command, fits, tmp_path, capsys):
+    assert compare_attention.main([*command, "--seeds", "0", "1"]) == 0
+    assert fits == [(name, seed) for seed in (0, 1) for name in ("2x2", "4x4", "8x8", "whole")]
+    with (tmp_path / "out/results.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == 8
+    assert "| whole | 50.5 |" in (tmp_path / "out/table.md").read_text()
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].startswith("2x2, seed 0: top1 50.00 % in ")
+    assert "; 7 left, about " in lines[1]
+    assert lines[8].endswith("; none left")
+
+
+def test_the_same_command_again_trains_nothing(command, fits):
+    compare_attention.main([*command, "--seeds", "0"])
+    del fits[:]
+    assert compare_attention.main([*command, "--seeds", "0"]) == 0
+    assert fits == []
+
+
+def test_more_seeds_add_to_those_there_are(command, fits, tmp_path):
+    compare_attention.main([*command, "--seeds", "0"])
+    compare_attention.main([*command, "--seeds", "4"])
+    assert {seed for _, seed in fits[4:]} == {4}
+    assert "| seed 0 | seed 4 |" in (tmp_path / "out/table.md").read_text()
+
+
+def test_a_failure_is_shown_tabled_and_tried_again(command, fits, tmp_path, capsys):
+    fits.failing = ("4x4",)
+    assert compare_attention.main([*command, "--seeds", "0"]) == 1
+    assert len(fits) == 4
+    assert "why it failed" in capsys.readouterr().out
+    assert "| 4x4 | - | - | - | failed |" in (tmp_path / "out/table.md").read_text()
+    fits.failing = ()
+    for run in (tmp_path / "out/4x4/seed_0").glob("2026*/*"):
+        run.unlink()
+    (tmp_path / "out/4x4/seed_0/2026-01-01").rmdir()
+    assert compare_attention.main([*command, "--seeds", "0"]) == 0
+    assert fits[4:] == [("4x4", 0)]
+
+
+def test_other_options_in_the_same_folder_are_refused(command, fits, capsys):
+    compare_attention.main([*command, "--seeds", "0"])
+    message = refuse(capsys, [*command, "--trainer.max_epochs", "3"])
+    assert "was trained without --trainer.max_epochs 3" in message
+    assert "name another folder" in message
+
+
+def test_another_experiment_in_the_same_folder_is_refused(command, fits, capsys):
+    compare_attention.main([*command, "--seeds", "0"])
+    assert "holds the experiment 'window', not 'power'" in refuse(capsys, ["power", *command[1:]])
+
+
+def test_another_state_of_the_recipe_is_refused(command, fits, tmp_path, capsys):
+    compare_attention.main([*command, "--seeds", "0"])
+    note = tmp_path / "out/experiment.json"
+    was = json.loads(note.read_text())
+    was["recipe"]["trainer"]["max_epochs"] = 1
+    note.write_text(json.dumps(was))
+    assert "another state of the recipe" in refuse(capsys, command)
+
+
+def test_a_folder_of_something_else_is_refused(command, fits, tmp_path, capsys):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/thesis.tex").touch()
+    assert "holds something else" in refuse(capsys, command)
+
+
+def test_data_that_are_not_there_are_refused(command, capsys, tmp_path):
+    (tmp_path / "photos").rmdir()
+    assert "photos: no such folder" in refuse(capsys, command)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_unknown_experiment_is_refused(command, capsys):
+    assert "choose from 'cores', 'power', 'window'" in refuse(capsys, ["heads", *command[1:]])
+
+
+@pytest.mark.parametrize(
+    "option", [["--seed_everything", "1"], ["--runs=here"], ["--model.backbone.options.linear_window_size", "3"]]
+)
+def test_an_option_that_each_run_gets_from_the_script_is_refused(command, capsys, option):
+    assert f"{option[0]}: this script sets" in refuse(capsys, [*command, *option])
+
+
+def test_runs_of_an_earlier_start_are_waited_for(tmp_path, monkeypatch, capsys):
+    flock, calls = fcntl.flock, []
+
+    def taken(file, how):
+        calls.append(how)
+        if how & fcntl.LOCK_NB:
+            raise BlockingIOError
+        flock(file, how)
+
+    monkeypatch.setattr(compare_attention.fcntl, "flock", taken)
+    compare_attention._lock(tmp_path).close()
+    assert calls[-1] == fcntl.LOCK_EX
+    assert "under way already" in capsys.readouterr().out

@@ -1,0 +1,1 @@
+"""What the scripts that train several runs and compare them share."""
