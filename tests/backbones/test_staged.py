@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from flatten_dense.backbones.staged import Stage
+from flatten_dense.layers import CORE_NAMES
 
 NATIVE = (2, 3, 64, 64)
 
@@ -33,6 +34,16 @@ def test_every_parameter_has_a_gradient_with_softmax(micro, all_softmax):
     model = timm.create_model(micro, num_classes=5, **all_softmax)
     model(torch.randn(2, 3, 64, 96)).square().sum().backward()
     assert [name for name, p in model.named_parameters() if p.grad is None] == []
+
+
+@pytest.mark.parametrize("name", CORE_NAMES)
+def test_every_attention_by_name_takes_any_size_and_trains(micro, name):
+    model = timm.create_model(micro, num_classes=5, attention=name)
+    logits = model(torch.randn(2, 3, 45, 70))
+    logits.square().sum().backward()
+    assert logits.shape == (2, 5)
+    assert [key for key, p in model.named_parameters() if p.grad is None] == []
+    assert all(p.grad.isfinite().all() for p in model.parameters())
 
 
 @pytest.mark.parametrize("out_indices", [None, (1,), (0, 2)])
