@@ -65,10 +65,9 @@ def watch_attention(
 ) -> None:
     """As :func:`capture_attention`, but hand each call on as it happens; what ``visit`` raises ends the run."""
     model = part_that_runs(model)
-    names = _choose(_attention_paths(model), blocks)
     handles = []
     try:
-        for name, path in names.items():
+        for name, path in attention_paths(model, blocks).items():
             attention = cast(ProjectedAttention, model.get_submodule(path))
             handles.append(attention.core.register_forward_hook(partial(_visit, name, visit)))
         # A compiled program would not see hooks that came after it.
@@ -85,34 +84,40 @@ def part_that_runs(model: nn.Module) -> nn.Module:
     return backbone if isinstance(backbone, nn.Module) else model
 
 
-def _visit(
-    name: str, visit: Callable[[AttentionInputs], object], core: nn.Module, arguments: tuple[Any, ...], output: Tensor
-) -> None:
-    q, k, v, q_size, kv_size = arguments[:5]
-    visit(AttentionInputs(name, core, q.detach(), k.detach(), v.detach(), q_size, kv_size, output.detach()))
+def attention_paths(model: nn.Module, blocks: Sequence[int] | None = None) -> dict[str, str]:
+    """Where attention lies in a model.
 
+    Args:
+        model: as it runs, see :func:`part_that_runs`.
+        blocks: as of :func:`capture_attention`.
 
-def _attention_paths(model: nn.Module) -> dict[str, str]:
-    """Names of a model's blocks, as ``stages.2.blocks.0``, in order; and the paths of their attention in the model."""
+    Returns:
+        For each block its name, ``stages.2.blocks.0``, and the path of its attention in the model; in order.
+
+    Raises:
+        ValueError: the model has no attention, or there is no such block.
+    """
     backbone = next((path for path, part in model.named_modules() if isinstance(part, StagedBackbone)), "")
     paths = [path for path, part in model.named_modules() if isinstance(part, ProjectedAttention)]
+    count = len(paths)
     if not paths:
         raise ValueError(
             f"{type(model).__name__} has no block with an attention core to look into; `flatten-dense models` lists "
             "the models that have"
         )
+    for block in blocks or ():
+        if not -count <= block < count:
+            raise ValueError(f"there is no block {block}: the model has {count}, 0 to {count - 1} or -{count} to -1")
+    if blocks is not None:
+        paths = [paths[index] for index in sorted({block % count for block in blocks})]
     return {path.removeprefix(backbone).strip(".").removesuffix(".attn"): path for path in paths}
 
 
-def _choose(names: dict[str, str], blocks: Sequence[int] | None) -> dict[str, str]:
-    if blocks is None:
-        return names
-    count = len(names)
-    for block in blocks:
-        if not -count <= block < count:
-            raise ValueError(f"there is no block {block}: the model has {count}, 0 to {count - 1} or -{count} to -1")
-    chosen = {block % count for block in blocks}
-    return {name: path for index, (name, path) in enumerate(names.items()) if index in chosen}
+def _visit(
+    name: str, visit: Callable[[AttentionInputs], object], core: nn.Module, arguments: tuple[Any, ...], output: Tensor
+) -> None:
+    q, k, v, q_size, kv_size = arguments[:5]
+    visit(AttentionInputs(name, core, q.detach(), k.detach(), v.detach(), q_size, kv_size, output.detach()))
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """What a run leaves behind beside its checkpoints: pictures, curves, tables, metrics.json, predictions."""
 
+from flatten_dense.callbacks.attention_statistics import AttentionStatistics
 from flatten_dense.callbacks.best_evaluation import BestEvaluation
 from flatten_dense.callbacks.classification_pictures import ClassificationPlotter
 from flatten_dense.callbacks.classification_report import ClassificationReport
@@ -22,6 +23,7 @@ from flatten_dense.callbacks.worst_images import WorstImages
 
 __all__ = [
     "EMA",
+    "AttentionStatistics",
     "BestEvaluation",
     "ClassificationPlotter",
     "ClassificationReport",
