@@ -14,7 +14,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter
 
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")  # Okabe and Ito's, told apart by all eyes
+from flatten_dense.visualization.line_colours import LINE_COLOURS
+
 _KIBIBYTE = 1024.0
 _LINE = 70  # letters that a legend has room for
 
@@ -88,7 +89,7 @@ def _draw(axes: Axes, curve: CostCurve, number: int) -> None:
     exponent = curve.growth[number]
     label = curve.label if exponent is None else f"{curve.label}, grows as pixels$^{{{exponent:.2f}}}$"
     is_cut = bool(curve.why_it_ends) and sides[-1] < curve.sides[-1]
-    colour = _COLOURS[curve.group % len(_COLOURS)]
+    colour = LINE_COLOURS[curve.group % len(LINE_COLOURS)]
     axes.plot(
         sides,
         costs,

@@ -1,0 +1,130 @@
+"""What becomes of attention from block to block: entropy, effective keys, rank and likeness of tokens, by core."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any, Protocol
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from flatten_dense.visualization.line_colours import LINE_COLOURS
+
+_LIMIT: dict[str, Any] = {"color": "#555555", "linewidth": 0.9, "zorder": 4}
+_DASHES = ("-", "--", "-.")
+_THINNEST, _WIDER, _WIDEST = 1.5, 1.3, 5.0  # points: of the last line, what each before it has more, at most in all
+_WITH_CONVOLUTION: dict[str, Any] = {
+    "linestyle": ":",
+    "linewidth": 1.2,
+    "marker": "s",
+    "markersize": 5,
+    "markerfacecolor": "white",
+    "zorder": 3,
+}
+_MOST_NAMES = 26
+
+
+class Ranks(Protocol):
+    """Ranks over the channels of a head."""
+
+    @property
+    def median(self) -> float: ...  # noqa: D102
+
+
+class HeadNumbers(Protocol):
+    """Numbers of one head with one core; :class:`flatten_dense.analysis.HeadAnalysis` says what each is."""
+
+    @property
+    def core(self) -> str: ...  # noqa: D102
+    @property
+    def block(self) -> str: ...  # noqa: D102
+    @property
+    def entropy(self) -> float: ...  # noqa: D102
+    @property
+    def effective_keys(self) -> float: ...  # noqa: D102
+    @property
+    def rank_attention(self) -> float: ...  # noqa: D102
+    @property
+    def rank_with_dwc(self) -> Ranks | None: ...  # noqa: D102
+    @property
+    def token_similarity(self) -> float: ...  # noqa: D102
+    @property
+    def num_queries(self) -> int: ...  # noqa: D102
+    @property
+    def num_keys(self) -> int: ...  # noqa: D102
+    @property
+    def head_dim(self) -> int: ...  # noqa: D102
+
+
+def plot_depth(heads: Sequence[HeadNumbers], path: str | Path, title: str = "") -> None:
+    """Draw the medians over the heads of each block against the blocks into one PNG, a line for each core.
+
+    Args:
+        heads: of the same blocks for each core, block by block; at least one.
+        path: the PNG to write.
+        title: above all.
+    """
+    figure = Figure(figsize=(11, 8.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title, x=0.01, ha="left", fontsize="medium", color="#555555")
+    (entropy, keys), (rank, similarity) = figure.subplots(2, 2, sharex=True)
+    cores, blocks = (list(dict.fromkeys(names)) for names in ([h.core for h in heads], [h.block for h in heads]))
+    firsts = [next(head for head in heads if head.block == block) for block in blocks]
+    _limit(entropy, [math.log(head.num_keys) for head in firsts], "uniform attention: log M, M")
+    _limit(keys, [head.num_keys for head in firsts])
+    _limit(rank, [min(head.num_queries, head.num_keys) for head in firsts], "full: the lesser of N and M")
+    _limit(rank, [head.head_dim for head in firsts], "d, the width of a head", ":")
+    for number, core in enumerate(cores):
+        of_blocks = [[head for head in heads if (head.core, head.block) == (core, block)] for block in blocks]
+        # Ranks are often the same: the earlier lines are seen on both sides of the later ones.
+        width = _THINNEST + (len(cores) - 1 - number) * min(_WIDER, _WIDEST / len(cores))
+        style: dict[str, Any] = {
+            "color": LINE_COLOURS[number % len(LINE_COLOURS)],
+            "linestyle": _DASHES[number // len(LINE_COLOURS) % len(_DASHES)],
+            "linewidth": width,
+            "marker": "o",
+            "markersize": width + 3,
+        }
+        entropy.plot(_medians(of_blocks, lambda head: head.entropy), label=core, **style)
+        keys.plot(_medians(of_blocks, lambda head: head.effective_keys), **style)
+        rank.plot(_medians(of_blocks, lambda head: head.rank_attention), **style)
+        similarity.plot(_medians(of_blocks, lambda head: head.token_similarity), **style)
+        both = _medians(of_blocks, lambda head: None if head.rank_with_dwc is None else head.rank_with_dwc.median)
+        if not all(map(math.isnan, both)):
+            rank.plot(both, **style | _WITH_CONVOLUTION)
+    rank.plot([], label="with the convolution", color="#555555", **_WITH_CONVOLUTION)
+    _finish(entropy, "entropy of a row of weights, nats", blocks)
+    _finish(keys, "effective number of keys", blocks)
+    _finish(rank, "rank of the matrix of weights", blocks)
+    _finish(similarity, "likeness of output tokens, mean cosine", blocks)
+    keys.set_yscale("log")
+    keys.yaxis.set_major_formatter("{x:g}")
+    keys.yaxis.set_minor_formatter("{x:g}")
+    rank.set_ylim(0)
+    rank.legend(frameon=False, fontsize="small")
+    figure.legend(*entropy.get_legend_handles_labels(), loc="outside lower center", ncols=6, frameon=False)
+    figure.savefig(path, format="png", dpi=110)
+
+
+def _medians(of_blocks: Sequence[Sequence[HeadNumbers]], number: Callable[[HeadNumbers], float | None]) -> list[float]:
+    """Medians over the heads of each block; NaN where they have no such number."""
+    known = [[value for value in map(number, heads) if value is not None] for heads in of_blocks]
+    return [median(values) if values else math.nan for values in known]
+
+
+def _limit(axes: Axes, values: Sequence[float], label: str = "", dashes: str = "--") -> None:
+    # From the middle between two blocks to the next, also where there is but one block.
+    edges = [number - 0.5 for number in range(len(values) + 1)]
+    axes.plot(edges, [values[0], *values], dashes, label=label, drawstyle="steps-pre", **_LIMIT)
+
+
+def _finish(axes: Axes, heading: str, blocks: Sequence[str]) -> None:
+    axes.set_title(heading, loc="left", fontweight="bold")
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    every = -(-len(blocks) // _MOST_NAMES)
+    axes.set_xticks(range(0, len(blocks), every), blocks[::every], rotation=60, ha="right", fontsize="small")

@@ -1,0 +1,263 @@
+"""One head's attention by several cores side by side: heat maps, the matrix, its weights and its singular values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from textwrap import fill
+from typing import Any, Protocol
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
+from numpy.typing import NDArray
+from torch import Tensor
+
+from flatten_dense.layers import Size
+from flatten_dense.visualization.attention_depth import HeadNumbers
+from flatten_dense.visualization.line_colours import LINE_COLOURS
+
+_CELL, _PLOT, _HEADING = 2.5, 2.1, 1.1  # inches
+_FLATTEST, _TALLEST = 0.4, 1.6  # pictures, height over width
+_LETTERS, _TITLE_LETTERS = 34, 32  # of a line of text beside a picture, and above it
+_BEYOND = 0.995  # the matrix's scale ends at this quantile of its weights
+_LOWEST = 1e-18  # singular values over the largest, where the plot ends
+_POINT_COLOURS = ("#00e5ff", "#ffea00", "#76ff03", "#ff80ab", "#ffffff")
+_FAINT = "#c4c4c4"
+_MARK: dict[str, Any] = {"color": "#555555", "linestyle": "--", "linewidth": 0.8}
+_KEYS = (
+    "The weights that a query (cross) gives to the keys, stretched over the photo. Each map has a scale of its own, "
+    "from 0 (dark) to the largest weight, which is written above it as a multiple of 1/M, the weight of uniform "
+    "attention. Blue: weights below 0.",
+    "The matrix A of weights: a row for each of N queries, a column for each of M keys. Its scale begins at 0 (dark) "
+    "and ends at the weight written above, which 0.5 % of those that are not 0 exceed. Where all rows are alike there "
+    "are stripes from top to bottom.",
+    "How many of the N x M weights are how large, as multiples of 1/M. Dashed: uniform attention. Grey: the other "
+    "cores. Of weights below 0 the size counts, over the sum of sizes in the row.",
+    "The weights of a row, the largest first, mean over all rows. Dashed: 1/M, uniform attention. Of weights below 0 "
+    "as above.",
+    "Singular values over the largest: of A (line), and of A + B (dots), where B is the convolution as a matrix, of "
+    "the channel of median rank. Dashed: the head's width d.",
+)
+
+
+class HeadPictures(HeadNumbers, Protocol):
+    """What is drawn of one head with one core; :class:`flatten_dense.analysis.HeadAnalysis` says what each is."""
+
+    @property
+    def entropy_share(self) -> float: ...  # noqa: D102
+    @property
+    def q_size(self) -> Size: ...  # noqa: D102
+    @property
+    def kv_size(self) -> Size: ...  # noqa: D102
+    @property
+    def untrained(self) -> tuple[str, ...]: ...  # noqa: D102
+    @property
+    def weights(self) -> Tensor: ...  # noqa: D102
+    @property
+    def histogram(self) -> tuple[Tensor, Tensor]: ...  # noqa: D102
+    @property
+    def sorted_curve(self) -> Tensor: ...  # noqa: D102
+    @property
+    def singular_values(self) -> Tensor: ...  # noqa: D102
+    @property
+    def singular_values_with_dwc(self) -> Tensor | None: ...  # noqa: D102
+
+
+def token_at(point: tuple[float, float], image_size: Size, grid: Size) -> int:
+    """Index of the token that a point of an image lies in.
+
+    Args:
+        point: (y, x) in pixels, from (0, 0) to below the image's size.
+        image_size: (H, W) in pixels.
+        grid: (H, W) of the tokens, stretched over the image.
+    """
+    row, column = (int(p * cells / side) for p, side, cells in zip(point, image_size, grid, strict=True))
+    return row * grid[1] + column
+
+
+def draw_attention_sheet(
+    photo: Tensor,
+    points: Sequence[tuple[float, float]],
+    heads: Sequence[HeadPictures],
+    path: str | Path,
+    title: str = "",
+) -> None:
+    """Draw a head's attention into one PNG, a column for each core.
+
+    Args:
+        photo: uint8 ``[3, H, W]``, what the model saw.
+        points: at least one query to draw heat maps of, (y, x) in pixels of the photo.
+        heads: the same head with each core, at least one.
+        path: the PNG to write.
+        title: above all.
+    """
+    size, first = (photo.shape[1], photo.shape[2]), heads[0]
+    map_height, matrix_height = (_CELL * _aspect(*s) + 0.25 for s in (size, (first.num_queries, first.num_keys)))
+    heights = [_HEADING, *[map_height] * len(points), matrix_height, _PLOT, _PLOT, _PLOT]
+    figure = Figure(figsize=(_CELL * (1 + len(heads)), sum(heights)), layout="constrained")
+    FigureCanvasAgg(figure)
+    lines = [fill(line, _TITLE_LETTERS * (1 + len(heads))) for line in title.splitlines()]
+    figure.suptitle("\n".join(lines), x=0.01, ha="left", fontsize="medium", color="#555555")
+    axes = figure.subplots(len(heights), 1 + len(heads), height_ratios=heights, squeeze=False)
+    _write(axes[0, 0], _KEYS[0], bottom=True)
+    _draw_points(axes[1 : 1 + len(points), 0], photo, points)
+    for place, text in zip(axes[-4:, 0], _KEYS[1:], strict=True):
+        _write(place, text)
+    for row in axes[-3:, 1:]:
+        for later in row[1:]:
+            later.sharex(row[0])
+            later.sharey(row[0])
+    grey = photo.double().mean(0).numpy() / 255
+    for number, head in enumerate(heads):
+        own = axes[:, 1 + number]
+        _draw_heading(own[0], head, _colour(number))
+        for place, point in zip(own[1:], points, strict=False):
+            weights = head.weights[token_at(point, size, head.q_size)]
+            _draw_heat_map(place, weights.view(head.kv_size).double().numpy(), grey)
+        _draw_matrix(own[-4], head.weights.double().numpy())
+        _draw_histograms(own[-3], heads, number)
+        _draw_sorted(own[-2], heads, number)
+        _draw_singular_values(own[-1], heads, number)
+        for place in own[-3:]:
+            _finish(place, is_first=not number)
+    figure.savefig(path, format="png", dpi=110)
+
+
+def _aspect(height: int, width: int) -> float:
+    return min(max(height / width, _FLATTEST), _TALLEST)
+
+
+def _colour(number: int) -> str:
+    return LINE_COLOURS[number % len(LINE_COLOURS)]
+
+
+def _write(axes: Axes, text: str, bottom: bool = False) -> None:
+    axes.set_axis_off()
+    y, va = (0.0, "bottom") if bottom else (1.0, "top")
+    axes.text(0, y, fill(text, _LETTERS), transform=axes.transAxes, va=va, fontsize="x-small", color="#555555")
+
+
+def _draw_heading(axes: Axes, head: HeadPictures, colour: str) -> None:
+    rank = f"rank {head.rank_attention:.4g}"
+    if head.rank_with_dwc is not None:
+        rank += f", with convolution {head.rank_with_dwc.median:.4g}"
+    lines = [
+        f"entropy {head.entropy:.2f}, {head.entropy_share:.0%} of log M",
+        f"effective keys {head.effective_keys:.4g} of {head.num_keys}",
+        rank,
+        f"token similarity {head.token_similarity:.2f}",
+        *(["some parameters are not the model's"] if head.untrained else []),
+    ]
+    style: dict[str, Any] = {"transform": axes.transAxes, "ha": "center", "va": "top"}
+    axes.set_axis_off()
+    axes.text(0.5, 0.98, head.core, fontweight="bold", color=colour, **style)
+    axes.text(0.5, 0.74, "\n".join(lines), fontsize="x-small", **style)
+
+
+def _draw_points(places: NDArray[Any], photo: Tensor, points: Sequence[tuple[float, float]]) -> None:
+    pixels = photo.permute(1, 2, 0).numpy()
+    for number, (axes, (y, x)) in enumerate(zip(places, points, strict=True)):
+        axes.imshow(pixels, aspect="auto")
+        for colour, width in (("black", 4), (_POINT_COLOURS[number % len(_POINT_COLOURS)], 2)):
+            axes.plot(x, y, "+", markersize=16, markeredgewidth=width, color=colour)
+        axes.set_title(f"query at y {y:g}, x {x:g}", fontsize="small")
+        axes.tick_params(labelsize="x-small")
+
+
+def _draw_heat_map(axes: Axes, weights: NDArray[np.float64], grey: NDArray[np.float64]) -> None:
+    height, width = grey.shape
+    extent = (-0.5, width - 0.5, height - 0.5, -0.5)
+    largest = float(np.abs(weights).max()) or 1.0
+    relative = weights / largest
+    axes.imshow(0.6 * grey, cmap="gray", vmin=0, vmax=1, aspect="auto", extent=extent)
+    opacity = 0.25 + 0.6 * np.abs(relative)
+    options: dict[str, Any] = {"vmin": -1, "vmax": 1, "aspect": "auto", "extent": extent, "interpolation": "bilinear"}
+    axes.imshow(relative, cmap=_SIGNED, alpha=opacity, **options)
+    axes.set_title(f"largest {_times(largest * weights.size)}", fontsize="small")
+    axes.set_xticks([])
+    axes.set_yticks([])
+
+
+def _draw_matrix(axes: Axes, weights: NDArray[np.float64]) -> None:
+    sizes = np.abs(weights[weights != 0])
+    largest = float(np.quantile(sizes, _BEYOND, method="lower")) if sizes.size else 1.0
+    axes.imshow(weights, cmap=_SIGNED, vmin=-largest, vmax=largest, aspect="auto")
+    axes.set_title(f"scale to {_times(largest * weights.shape[1])}", fontsize="small")
+    axes.tick_params(labelsize="x-small")
+
+
+def _styles(heads: Sequence[HeadPictures], number: int) -> list[tuple[HeadPictures, dict[str, Any]]]:
+    """All heads with how they are drawn in the plot of one: the others faintly, it above them."""
+    others: list[tuple[HeadPictures, dict[str, Any]]] = [
+        (head, {"color": _FAINT, "linewidth": 0.8}) for head in heads if head is not heads[number]
+    ]
+    return [*others, (heads[number], {"color": _colour(number), "linewidth": 1.8})]
+
+
+def _draw_histograms(axes: Axes, heads: Sequence[HeadPictures], number: int) -> None:
+    for head, style in _styles(heads, number):
+        edges, shares = (part.numpy() for part in head.histogram)
+        axes.stairs(shares, edges, fill=head is heads[number], **style)
+    edges = heads[0].histogram[0].numpy()
+    (occupied,) = np.nonzero(np.stack([head.histogram[1].numpy() for head in heads]).any(0))
+    axes.set_xlim(min(edges[occupied[0]], 0.5), max(edges[occupied[-1] + 1], 2))
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(numticks=5))
+    axes.axvline(1, **_MARK)
+    axes.set_xlabel("weight x M", fontsize="x-small")
+    axes.set_ylabel("share of the weights", fontsize="x-small")
+
+
+def _draw_sorted(axes: Axes, heads: Sequence[HeadPictures], number: int) -> None:
+    for head, style in _styles(heads, number):
+        axes.plot(np.arange(1, head.num_keys + 1), head.sorted_curve.numpy(), **style)
+    axes.set_xscale("log")
+    axes.axhline(1 / heads[number].num_keys, **_MARK)
+    axes.set_xlabel("key, by its weight", fontsize="x-small")
+    axes.set_ylabel("weight", fontsize="x-small")
+
+
+def _draw_singular_values(axes: Axes, heads: Sequence[HeadPictures], number: int) -> None:
+    for head, style in _styles(heads, number):
+        values = _over_largest(head.singular_values)
+        axes.plot(np.arange(1, len(values) + 1), values, **style)
+        if head is heads[number] and head.singular_values_with_dwc is not None:
+            values = _over_largest(head.singular_values_with_dwc)
+            axes.plot(np.arange(1, len(values) + 1), values, ":", **style)
+    axes.axvline(heads[number].head_dim, **_MARK)
+    axes.set_ylim(_LOWEST, 10)
+    axes.set_xlabel("number", fontsize="x-small")
+    axes.set_ylabel("over the largest", fontsize="x-small")
+
+
+def _finish(axes: Axes, is_first: bool) -> None:
+    axes.set_yscale("log")
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize="x-small", labelleft=is_first)
+    if not is_first:
+        axes.set_ylabel("")
+
+
+def _over_largest(values: Tensor) -> NDArray[np.float64]:
+    relative = values / (values.max() or 1)
+    return relative.clamp(min=_LOWEST).numpy()
+
+
+def _times(multiple: float) -> str:
+    return f"{multiple:.3g} x 1/M"
+
+
+def _signed_colours() -> ListedColormap:
+    """Black at 0; brighter the farther from it, warm above and blue below."""
+    above = matplotlib.colormaps["inferno"](np.linspace(0, 1, 128))
+    below = above[:, [2, 1, 0, 3]] * [0.6, 0.9, 1, 1]
+    return ListedColormap(np.concatenate([below[::-1], above]))
+
+
+_SIGNED = _signed_colours()
