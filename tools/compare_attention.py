@@ -18,6 +18,7 @@ import re
 import signal
 import statistics
 import sys
+from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
@@ -47,17 +48,15 @@ def main(args: Sequence[str] | None = None) -> int:
     with _lock(arguments.output) as lock:
         runs = runs_of(experiment, _all_seeds(arguments.output, experiment, arguments.seeds), arguments.output)
         left = [run for run in runs if run.seed in arguments.seeds and run.result() is None]
-        print(
-            f"{len(runs)} runs, {len(left)} to train, {arguments.jobs} at once; all is in {arguments.output}",
-            flush=True,
-        )
+        print(f"{len(runs)} runs, {len(left)} to train; all is in {arguments.output}", flush=True)
         failed: set[Run] = set()
-        ended = train(left, experiment.recipe, options, arguments.jobs, arguments.threads, lock.fileno())
+        ended = train(tuple(left), experiment.recipe, options, arguments.jobs, arguments.threads, lock.fileno())
         with closing(ended):
-            for number, (run, outcome) in enumerate(ended, 1):
+            for run, outcome in ended:
+                left.remove(run)
                 if isinstance(outcome, str):
                     failed.add(run)
-                print(_line(run, outcome, left[number:], runs, arguments.jobs), flush=True)
+                print(_line(run, outcome, left, runs, arguments.jobs), flush=True)
                 write_tables(arguments.output, experiment, runs, failed)
         print(write_tables(arguments.output, experiment, runs, failed))
     return 1 if failed else 0
@@ -151,16 +150,32 @@ def _all_seeds(folder: Path, experiment: Experiment, seeds: Sequence[int]) -> li
 def _line(run: Run, outcome: Result | str, left: Sequence[Run], runs: Sequence[Run], jobs: int) -> str:
     """What became of a run, and how long the rest will take."""
     who = f"{run.variant.name}, seed {run.seed}:"
-    times = [result.seconds for other in runs if (result := other.result()) and result.seconds is not None]
-    rest = f"about {statistics.mean(times) * len(left) / jobs / 60:.0f} min" if times else "no telling how long"
-    rest = f"{len(left)} left, {rest}" if left else "none left"
+    rest = f"{len(left)} left, {_time_left(left, runs, jobs)}" if left else "none left"
     if isinstance(outcome, str):
         return f"{who} failed, {outcome}\n{rest}"
     seconds = "after an interruption" if outcome.seconds is None else f"in {outcome.seconds:.0f} s"
     return f"{who} {outcome.score} {100 * outcome.value:.2f} % {seconds}; {rest}"
 
 
+def _time_left(left: Sequence[Run], runs: Sequence[Run], jobs: int) -> str:
+    """By what the finished runs of the same variant took, or all where there is none."""
+    known: dict[str, list[float]] = defaultdict(list)
+    for run in runs:
+        result = run.result()
+        if result is not None and result.seconds is not None:
+            known[run.variant.name].append(result.seconds)
+    if not known:
+        return "no telling how long"
+    usual = statistics.mean(second for own in known.values() for second in own)
+    seconds = sum(statistics.mean(known.get(run.variant.name, [usual])) for run in left) / jobs
+    return f"about {seconds / 60:.0f} min"
+
+
 if __name__ == "__main__":
-    # So that the runs under way are asked to save themselves and to end.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    sys.exit(main())
+    # So that, like the keyboard, it asks the runs under way to save themselves and to end.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        print("\nstopped; the same command goes on", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)

@@ -30,9 +30,7 @@ class Scores(NamedTuple):
     note: str = ""
 
 
-def plot_scores(
-    models: Sequence[Scores], path: str | Path, title: str, score: str, what: str, what_notes: str = ""
-) -> None:
+def plot_scores(models: Sequence[Scores], path: str | Path, title: str, score: str, what: str, notes: str = "") -> None:
     """Draw all scores, and the mean of each model, into one PNG.
 
     Args:
@@ -41,9 +39,9 @@ def plot_scores(
         title: above all.
         score: name of the vertical axis.
         what: name of the horizontal axis.
-        what_notes: what the notes are, said behind that name.
+        notes: what the notes are, said behind that name.
     """
-    figure = Figure(figsize=(max(6.0, 1.15 * len(models) + 1), 4.6), layout="constrained")
+    figure = Figure(figsize=(max(7.5, 1.3 * len(models) + 1), 4.6), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     has_positions = all(model.position is not None for model in models)
@@ -58,18 +56,26 @@ def plot_scores(
         *zip(*means, strict=True),
         linestyle="-" if has_positions else "none",
         marker="_",
-        markersize=22,
+        markersize=16,
         markeredgewidth=2.5,
-        linewidth=1,
+        linewidth=0.6,
         color=_MEAN,
     )
     for place, height in means:
-        axes.annotate(f"{height:.1f}", (place, height), (13, 0), textcoords="offset points", va="center", color=_MEAN)
+        axes.annotate(
+            f"{height:.1f}",
+            (place, height),
+            (10, 0),
+            textcoords="offset points",
+            va="center",
+            color=_MEAN,
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1},
+        )
     axes.set_xticks(places, [f"{model.label}\n{model.note}" if model.note else model.label for model in models])
     axes.margins(x=0.08)
     axes.set_title(title, loc="left", fontweight="bold")
     axes.set_ylabel(score)
-    axes.set_xlabel(f"{what}; below it {what_notes}" if what_notes else what)
+    axes.set_xlabel(f"{what}\n(below it: {notes})" if notes else what)
     axes.grid(axis="y", alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, format="png", dpi=110)

@@ -3,10 +3,12 @@ import fcntl
 import importlib
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
+from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))  # as for a script that lies there
 compare_attention = importlib.import_module("compare_attention")
@@ -146,6 +148,23 @@ def test_an_option_that_each_run_gets_from_the_script_is_refused(command, capsys
     assert f"{option[0]}: this script sets" in refuse(capsys, [*command, *option])
 
 
+def test_the_time_left_is_that_of_the_same_variants_or_of_all(tmp_path, monkeypatch):
+    short, long, other = (runs.Variant(name) for name in ("short", "long", "other"))
+    took = {"short": 60.0, "long": 600.0}
+
+    def result(run):
+        seconds = took.get(run.variant.name)
+        return seconds and run.seed == 0 and runs.Result(run.variant.name, 0, "top1", 0.5, seconds, 1, "somewhere")
+
+    monkeypatch.setattr(runs.Run, "result", lambda run: result(run) or None)
+    own = [runs.Run(variant, seed, tmp_path) for seed in (0, 1) for variant in (short, long, other)]
+    time_left = compare_attention._time_left
+    assert time_left([own[4]], own, 1) == "about 10 min"
+    assert time_left([own[3], own[4]], own, 2) == "about 6 min"  # 11 by two at once
+    assert time_left([own[5], own[5]], own, 1) == "about 11 min"
+    assert time_left(own[5:], own[5:], 1) == "no telling how long"
+
+
 def test_runs_of_an_earlier_start_are_waited_for(tmp_path, monkeypatch, capsys):
     flock, calls = fcntl.flock, []
 
@@ -159,3 +178,25 @@ def test_runs_of_an_earlier_start_are_waited_for(tmp_path, monkeypatch, capsys):
     compare_attention._lock(tmp_path).close()
     assert calls[-1] == fcntl.LOCK_EX
     assert "under way already" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_real_run_that_was_killed_before_it_was_noted_ends_with_the_same_score(tmp_path, monkeypatch):
+    for folder in ("train/a", "train/b", "val/a", "val/b"):
+        (tmp_path / "photos" / folder).mkdir(parents=True)
+        for number in range(64):
+            colour = (200 if folder.endswith("a") else 50, number, 100)
+            Image.new("RGB", (32, 32), colour).save(tmp_path / "photos" / folder / f"{number}.png")
+    experiment = compare_attention.EXPERIMENTS["cores"]
+    only = replace(experiment, variants=tuple(one for one in experiment.variants if one.name == "relu"))
+    monkeypatch.setitem(compare_attention.EXPERIMENTS, "cores", only)
+    command = ["cores", "--data.root", str(tmp_path / "photos"), "--output", str(tmp_path / "out"), "--seeds", "0"]
+    command += ["--trainer.max_epochs", "2", "--trainer.check_val_every_n_epoch", "2", "--save_every", "1"]
+    assert compare_attention.main(command) == 0
+    note = tmp_path / "out/relu/seed_0/result.json"
+    first = json.loads(note.read_text())
+    note.unlink()
+    assert compare_attention.main(command) == 0
+    assert json.loads(note.read_text()) == {**first, "seconds": None}
+    assert len(list(note.parent.glob("20*"))) == 1
+    assert first["parameters"] > 200_000

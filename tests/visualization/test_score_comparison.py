@@ -54,7 +54,7 @@ def test_notes_stand_below_the_labels_and_are_explained(figures, tmp_path):
     plot_scores(NAMED, tmp_path / "plot.png", "title", "top1, %", "attention", "the paper's")
     (axes,) = figures[0].axes
     assert [label.get_text() for label in axes.get_xticklabels()] == ["softmax\n72.2", "focused"]
-    assert axes.get_xlabel() == "attention; below it the paper's"
+    assert axes.get_xlabel() == "attention\n(below it: the paper's)"
 
 
 def test_the_picture_is_a_png(tmp_path):

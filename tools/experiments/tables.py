@@ -79,4 +79,6 @@ def _plot(path: Path, experiment: Experiment, found: Mapping[tuple[Variant, int]
         note = "" if variant.paper is None else f"{variant.paper:g}"
         scores.append(Scores(variant.name, values, variant.position, note))
     name = next(iter(found.values())).score
-    plot_scores(scores, path, experiment.title, f"{name}, %", experiment.what, f"the paper's {experiment.paper}")
+    plot_scores(
+        scores, path, experiment.title, f"{name}, %", experiment.what, f"top-1 of the paper's {experiment.paper}"
+    )

@@ -32,7 +32,7 @@ class Experiment:
         recipe: as `fit -c` takes it.
         title: of table and plot.
         what: that in which they differ.
-        paper: the paper's model and table.
+        paper: what the paper's scores are of.
         variants: in the order of the paper's scores, or of the number that is varied.
     """
 
@@ -58,9 +58,9 @@ def _window(side: int, paper: float) -> Variant:
 EXPERIMENTS = {
     "cores": Experiment(
         "classification/flatten_deit_micro_cifar",
-        "A small DeiT with different attention",
+        "A small DeiT, by its attention",
         "attention",
-        "DeiT-T, tables 3a and 4",
+        "DeiT-T on ImageNet, tables 3a and 4",
         (
             _core("elu", None),
             _core("hydra", 68.3),
@@ -75,16 +75,16 @@ EXPERIMENTS = {
     ),
     "power": Experiment(
         "classification/flatten_swin_micro_cifar",
-        "A small FLatten-Swin with different powers p of the focused map",
+        "A small FLatten-Swin, by the power p of its focused map",
         "power p",
-        "FLatten-Swin-T, table 5",
+        "FLatten-Swin-T on ImageNet, table 5",
         (_power(2, 82.03), _power(3, 82.11), _power(4, 81.94), _power(8, 81.99), _power(32, 81.88)),
     ),
     "window": Experiment(
         "classification/flatten_swin_micro_cifar",
-        "A small FLatten-Swin with different windows of its linear attention",
+        "A small FLatten-Swin, by the windows of its linear attention",
         "window",
-        "FLatten-Swin-T, table 6: windows of 7, 14, 28, 56",
+        "FLatten-Swin-T on ImageNet, table 6: 7, 14, 28, 56",
         # The first stage of both sees 8, 4, 2 windows a side, and 1.
         (_window(2, 81.6), _window(4, 81.8), _window(8, 81.9), Variant("whole", (), 82.1, 16)),
     ),
