@@ -68,9 +68,8 @@ def analyze_attention(
         progress: called with the heads measured and all heads, each core's by itself.
 
     Raises:
-        ValueError: the model, the images or a choice are not as expected, a block has too many tokens, or its numbers
-            are not finite.
-        TypeError: there is no rule for the matrix of a core.
+        ValueError: the model, the images or a choice are not as expected, there is no rule for the matrix of a core, a
+            block has too many tokens, or its numbers are not finite.
         RuntimeError: the rule for a core is wrong.
     """
     for name in cores:

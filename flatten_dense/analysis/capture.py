@@ -63,7 +63,10 @@ def capture_attention(model: nn.Module, images: Tensor, blocks: Sequence[int] | 
 def watch_attention(
     model: nn.Module, images: Tensor, blocks: Sequence[int] | None, visit: Callable[[AttentionInputs], object]
 ) -> None:
-    """As :func:`capture_attention`, but hand each call on as it happens; what ``visit`` raises ends the run."""
+    """As :func:`capture_attention`, but show ``visit`` each call as it happens, while the cores carry hooks.
+
+    What it raises ends the run.
+    """
     model = part_that_runs(model)
     handles = []
     try:

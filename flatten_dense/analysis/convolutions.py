@@ -46,7 +46,7 @@ def convolution_matrix(
         ``[c, N, M]`` and ``[c]``, in the type of the core's parameters; None if the core adds nothing.
 
     Raises:
-        TypeError: there is no rule for this type of core.
+        ValueError: there is no rule for this type of core.
     """
     return convolution_rule(core, q_size, kv_size, channels)
 
@@ -61,7 +61,7 @@ def convolution_rule(core: nn.Module, q_size: Size, kv_size: Size, channels: Seq
         def _(core: MyCore, q_size: Size, kv_size: Size, channels: Sequence[int] | None) -> Convolution:
             return None
     """
-    raise TypeError(no_rule("convolution_rule", core))
+    raise ValueError(no_rule("convolution_rule", core))
 
 
 @convolution_rule.register(SoftmaxAttention)

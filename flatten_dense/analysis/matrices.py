@@ -56,7 +56,7 @@ def attention_weights(
         ``[B, G, N, M]`` with G heads asked for.
 
     Raises:
-        TypeError: there is no rule for this type of core.
+        ValueError: there is no rule for this type of core.
     """
     return weights_rule(core, CoreCall(q, k, v, q_size, kv_size), range(num_heads(core)) if heads is None else heads)
 
@@ -71,7 +71,7 @@ def weights_rule(core: nn.Module, call: CoreCall, heads: Sequence[int]) -> Tenso
         def _(core: MyCore, call: CoreCall, heads: Sequence[int]) -> Tensor:
             return ...  # [B, len(heads), N, M]
     """
-    raise TypeError(no_rule("weights_rule", core))
+    raise ValueError(no_rule("weights_rule", core))
 
 
 def no_rule(rules: str, core: nn.Module) -> str:
@@ -91,7 +91,7 @@ def num_heads(core: nn.Module) -> int:
         return num_heads(core.core)
     number = getattr(core, "num_heads", None)
     if not isinstance(number, int):
-        raise TypeError(f"{type(core).__name__} has no attribute num_heads to say how many matrices it has")
+        raise ValueError(f"{type(core).__name__} has no attribute num_heads to say how many matrices it has")
     return number
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from typing import cast
 
 import torch
@@ -35,7 +36,8 @@ def replace_core(own: nn.Module, name: str, dim: int, num_heads: int, size: Size
         size: (H, W) of the keys.
 
     Returns:
-        The core in float64 and evaluation mode, and the names of its parameters that are not the model's.
+        The core in float64 and evaluation mode, and the names of its parameters that are not the model's,
+        without the levels of what is around it.
 
     Raises:
         ValueError: there is no such core.
@@ -50,7 +52,7 @@ def replace_core(own: nn.Module, name: str, dim: int, num_heads: int, size: Size
         if key in given and given[key].shape == tensor.shape
     }
     core.load_state_dict(known, strict=False)
-    return core, tuple(key for key in core.state_dict() if key not in known)
+    return core, tuple(dict.fromkeys(_bare(key) for key in core.state_dict() if key not in known))
 
 
 def windows_of(core: nn.Module, size: Size) -> tuple[Size, ...]:
@@ -63,6 +65,10 @@ def windows_of(core: nn.Module, size: Size) -> tuple[Size, ...]:
         return ()
     window = WindowLayout(size, None, core.window_size, core.shifted).window
     return () if window == size else (window,)
+
+
+def _bare(key: str) -> str:
+    return re.sub(r"^(cores\.\d+\.|core\.)+", "", key)
 
 
 def _rebuild(own: nn.Module, name: str, dim: int, num_heads: int, size: Size) -> nn.Module:

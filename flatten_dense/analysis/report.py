@@ -154,11 +154,13 @@ class Analysis:
         return "\n\n".join([table, _LEGEND, *self._notes()]) + "\n"
 
     def _notes(self) -> list[str]:
-        untrained = {head.core: head.untrained for head in self.heads if head.untrained}
-        if not untrained:
-            return []
-        listed = "; ".join(f"{core} ({', '.join(names)})" for core, names in untrained.items())
-        return [f"Parameters that the model does not have start as in a new model: {listed}."]
+        notes, untrained = [], {head.core: head.untrained for head in self.heads if head.untrained}
+        if any(head.windows for head in self.heads):
+            notes.append("Within windows no row reaches more keys than a window has: M and log M are those of the map.")
+        if untrained:
+            listed = "; ".join(f"{core} ({', '.join(names)})" for core, names in untrained.items())
+            notes.append(f"Parameters that the model does not have start as in a new model: {listed}.")
+        return notes
 
 
 def _row(heads: Sequence[HeadAnalysis]) -> tuple[str, ...]:

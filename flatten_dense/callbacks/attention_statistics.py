@@ -13,7 +13,7 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
-from flatten_dense.analysis.capture import AttentionInputs, attention_paths, part_that_runs, watch_attention
+from flatten_dense.analysis.capture import AttentionInputs, attention_paths, capture_attention, part_that_runs
 from flatten_dense.analysis.matrices import attention_weights, num_heads
 from flatten_dense.analysis.statistics import numerical_rank, row_entropy
 
@@ -78,21 +78,17 @@ class AttentionStatistics(Callback):
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure, and log."""
         images, self._images = self._images, []
-        found: dict[str, dict[str, list[float]]] = {"entropy": {}, "rank": {}}
+        found: dict[str, list[tuple[float, float]]] = {}
         skipped: list[str] = []
-
-        def visit(call: AttentionInputs) -> None:
-            if max(call.q.shape[1], call.k.shape[1]) > MAX_TOKENS:
-                skipped.append(call.name)
-                return
-            for kind, value in zip(found, _measure(call), strict=True):
-                found[kind].setdefault(call.name, []).append(value)
-
         for image in images:  # one by one: their sizes may differ
-            watch_attention(pl_module, image[None], self.blocks, visit)
+            for call in capture_attention(pl_module, image[None], self.blocks):
+                if max(call.q.shape[1], call.k.shape[1]) > MAX_TOKENS:
+                    skipped.append(call.name)
+                else:
+                    found.setdefault(call.name, []).append(_measure(call))
         self._warn(skipped)
-        for kind, blocks in found.items():
-            means = {f"/{name}": fmean(values) for name, values in blocks.items()}
+        for index, kind in enumerate(("entropy", "rank")):
+            means = {f"/{name}": fmean(values[index] for values in of_images) for name, of_images in found.items()}
             if means:
                 means[""] = fmean(means.values())
             for name, value in means.items():

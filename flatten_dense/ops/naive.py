@@ -79,7 +79,7 @@ def hydra_matrix(
 
     Source: arXiv 2209.07484.
     """
-    q, k = (x / torch.linalg.vector_norm(x, dim=-1, keepdim=True) for x in (q, k))
+    q, k = (x / _length(x) for x in (q, k))
     if channels is not None:
         q, k = q[..., list(channels)], k[..., list(channels)]
     matrix = q.transpose(1, 2).unsqueeze(-1) * k.transpose(1, 2).unsqueeze(-2)
@@ -107,12 +107,11 @@ def linear_angular_matrix(
     Source: arXiv 2211.10526, rows of length 1 as in the released code.
     """
     q, k, v = (split_heads(x, num_heads) for x in (q, k, v))
-    q, k = (x / torch.linalg.vector_norm(x, dim=-1, keepdim=True) for x in (q, k))
+    q, k = (x / _length(x) for x in (q, k))
     matrix = torch.eye(q.shape[2], dtype=q.dtype, device=q.device) / 2 + q @ k.transpose(-2, -1) / math.pi
     if key_padding_mask is not None:
         matrix = matrix.masked_fill(key_padding_mask[:, None, None], 0)
-    length: Tensor = torch.linalg.vector_norm(matrix @ v, dim=-1, keepdim=True)
-    return matrix / length
+    return matrix / _length(matrix @ v)
 
 
 def naive_linear_attention(
@@ -123,6 +122,12 @@ def naive_linear_attention(
     if key_padding_mask is not None:
         v = v.masked_fill(key_padding_mask.unsqueeze(-1), 0)
     return (matrix @ split_heads(v, num_heads)).transpose(1, 2).flatten(2)
+
+
+def _length(x: Tensor) -> Tensor:
+    """Of the last axis, ``[..., 1]``; a row of zeros stays one when it is divided by it."""
+    length: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    return length.clamp(min=1e-12)
 
 
 def naive_convolution_matrix(weight: Tensor, size: tuple[int, int]) -> Tensor:

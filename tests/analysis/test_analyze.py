@@ -5,7 +5,7 @@ import torch
 from flatten_dense.analysis import analyze_attention, attention_weights, capture_attention, convolution_matrix
 from flatten_dense.analysis.statistics import effective_keys, numerical_rank, row_entropy, token_similarity
 from flatten_dense.backbones import TimmBackbone
-from flatten_dense.layers import FocusedLinearAttention
+from flatten_dense.layers import CORE_NAMES, FocusedLinearAttention
 
 IMAGES = torch.randn(2, 3, 48, 80, generator=torch.Generator().manual_seed(0))
 
@@ -141,3 +141,11 @@ def test_a_matrix_that_is_not_the_cores_is_refused(deit):
     deit.stages[0].blocks[0].attn.core = Doubled(24, 3, (4, 4))
     with pytest.raises(RuntimeError, match="the matrix of Doubled does not give what the core gives"):
         analyze_attention(deit, IMAGES, blocks=[0])
+
+
+@pytest.mark.parametrize("core", CORE_NAMES)
+def test_queries_keys_and_values_of_zeros_are_measured(deit, core):
+    for parameter in deit.stages[0].blocks[0].attn.parameters():
+        torch.nn.init.zeros_(parameter)
+    (head,) = analyze_attention(deit, IMAGES, (core,), [0], [0]).heads
+    assert head.token_similarity == 0

@@ -57,5 +57,5 @@ def test_one_direction_alone_can_be_asked_for():
 
 
 def test_an_unknown_core_is_refused_with_what_to_register():
-    with pytest.raises(TypeError, match=r"put @convolution_rule\.register .*`core: Identity`"):
+    with pytest.raises(ValueError, match=r"put @convolution_rule\.register .*`core: Identity`"):
         convolution_matrix(nn.Identity(), SIZE, SIZE)

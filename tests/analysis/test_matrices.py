@@ -117,12 +117,12 @@ class Mean(nn.Module):
 
 
 def test_an_unknown_core_is_refused_with_what_to_register():
-    with pytest.raises(TypeError, match=r"no matrix is known for Mean: put @weights_rule\.register .*`core: Mean`"):
+    with pytest.raises(ValueError, match=r"no matrix is known for Mean: put @weights_rule\.register .*`core: Mean`"):
         attention_weights(Mean(), *qkv(6, 6), (2, 3), (2, 3))
 
 
 def test_a_core_without_heads_is_refused():
-    with pytest.raises(TypeError, match="Linear has no attribute num_heads"):
+    with pytest.raises(ValueError, match="Linear has no attribute num_heads"):
         attention_weights(nn.Linear(1, 1), *qkv(6, 6), (2, 3), (2, 3))
 
 

@@ -58,7 +58,8 @@ def test_other_cores_have_the_convolution_around_the_models():
 
 
 def test_other_cores_attend_in_both_directions():
-    core, _ = replace_core(CrossShapedAttention(C, 2, 2), "focused", C, 2, (5, 7))
+    core, untrained = replace_core(CrossShapedAttention(C, 2, 2), "focused_no_dwc", C, 2, (5, 7))
+    assert untrained == ("positional_encoding", "scale")
     assert [half.window_size for half in core.cores] == [(None, 2), (2, None)]
     assert all(isinstance(half.core.core, FocusedLinearAttention) for half in core.cores)
 

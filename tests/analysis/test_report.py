@@ -71,4 +71,5 @@ def test_the_table_has_a_line_for_each_block_and_core_over_heads():
 def test_the_table_names_keys_windows_and_untrained_parameters():
     table = lines(head(kv_size=(7, 7), windows=((7, 2), (2, 7)), core="focused", untrained=("scale", "dwc.weight")))
     assert "| 14x14, keys 7x7, windows 7x2 and 2x7 |" in table[2]
+    assert table[-3].startswith("Within windows no row reaches more keys")
     assert table[-1].endswith("start as in a new model: focused (scale, dwc.weight).")

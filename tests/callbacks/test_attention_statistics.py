@@ -70,6 +70,11 @@ def test_numbers_are_means_over_rows_heads_and_the_first_images(task):
     assert len(logged) == 10
 
 
+def test_blocks_with_windows_are_measured():
+    task = Logging(TimmBackbone("flatten_swin_test", options={"attention": "SSSS", "window_size": 3}))
+    assert validate(AttentionStatistics(), task)["attention/rank/stages.0.blocks.1"] > 0
+
+
 def test_images_of_several_sizes_are_measured(make_detector, detection_batch):
     task = Logging(make_detector().backbone)
     logged = validate(AttentionStatistics(blocks=[-1]), task, detection_batch["image"])
