@@ -2,6 +2,7 @@ import csv
 import fcntl
 import importlib
 import json
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -35,6 +36,8 @@ def fits(monkeypatch):
     fits = Fits()
 
     def start_fit(options, log, threads, keep_open):
+        assert threads == 3
+        assert os.path.samestat(os.fstat(keep_open[0]), (log.parents[2] / "lock").stat())
         variant, seed = log.parent.parent.name, int(log.parent.name.removeprefix("seed_"))
         fits.append((variant, seed))
         log.write_text("why it failed\n")
@@ -53,7 +56,7 @@ def fits(monkeypatch):
 @pytest.fixture
 def command(tmp_path):
     (tmp_path / "photos").mkdir()
-    return ["window", "--data.root", str(tmp_path / "photos"), "--output", str(tmp_path / "out")]
+    return ["window", "--data.root", str(tmp_path / "photos"), "--output", str(tmp_path / "out"), "--threads", "3"]
 
 
 def refuse(capsys, arguments):
@@ -88,6 +91,14 @@ def test_more_seeds_add_to_those_there_are(command, fits, tmp_path):
     compare_attention.main([*command, "--seeds", "4"])
     assert {seed for _, seed in fits[4:]} == {4}
     assert "| seed 0 | seed 4 |" in (tmp_path / "out/table.md").read_text()
+
+
+def test_what_failed_with_other_seeds_is_not_tried(command, fits):
+    fits.failing = ("4x4",)
+    compare_attention.main([*command, "--seeds", "0"])
+    fits.failing = ()
+    compare_attention.main([*command, "--seeds", "4"])
+    assert [seed for _, seed in fits[4:]] == [4, 4, 4, 4]
 
 
 def test_a_failure_is_shown_tabled_and_tried_again(command, fits, tmp_path, capsys):
@@ -131,7 +142,7 @@ def test_a_folder_of_something_else_is_refused(command, fits, tmp_path, capsys):
     assert "holds something else" in refuse(capsys, command)
 
 
-def test_data_that_are_not_there_are_refused(command, capsys, tmp_path):
+def test_data_that_are_not_there_are_refused(command, fits, capsys, tmp_path):
     (tmp_path / "photos").rmdir()
     assert "photos: no such folder" in refuse(capsys, command)
     assert not (tmp_path / "out").exists()
@@ -144,7 +155,7 @@ def test_an_unknown_experiment_is_refused(command, capsys):
 @pytest.mark.parametrize(
     "option", [["--seed_everything", "1"], ["--runs=here"], ["--model.backbone.options.linear_window_size", "3"]]
 )
-def test_an_option_that_each_run_gets_from_the_script_is_refused(command, capsys, option):
+def test_an_option_that_each_run_gets_from_the_script_is_refused(command, fits, capsys, option):
     assert f"{option[0]}: this script sets" in refuse(capsys, [*command, *option])
 
 

@@ -34,8 +34,9 @@ def test_a_fit_is_the_command_line_with_threads_of_its_own(tmp_path, monkeypatch
     seen = {}
     monkeypatch.setattr(fits.subprocess, "Popen", lambda command, **how: seen.update(how, command=command))
     (tmp_path / "log").write_text("before\n")
-    fits.start_fit(["-c", "recipe"], tmp_path / "log", threads=3)
+    fits.start_fit(["-c", "recipe"], tmp_path / "log", threads=3, keep_open=(7,))
     assert seen["command"][1:] == ["-m", "flatten_dense.cli", "fit", "-c", "recipe"]
+    assert seen["pass_fds"] == (7,)
     assert seen["env"]["OMP_NUM_THREADS"] == seen["env"]["MKL_NUM_THREADS"] == "3"
     assert (tmp_path / "log").read_text() == "before\n"
 
