@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from textwrap import fill
+from textwrap import fill, wrap
 from typing import Any, Protocol
 
 import matplotlib
@@ -21,7 +21,9 @@ from flatten_dense.layers import Size
 from flatten_dense.visualization.attention_depth import HeadNumbers
 from flatten_dense.visualization.line_colours import LINE_COLOURS
 
-_CELL, _PLOT, _HEADING = 2.5, 2.1, 1.1  # inches
+_CELL, _PLOT, _HEADING = 2.1, 1.5, 0.85  # inches: width of a column, height of a plot and of what stands above
+_LEFT, _RIGHT, _ABOVE, _BELOW, _ACROSS, _DOWN = 0.4, 0.1, 0.2, 0.45, 0.5, 0.45  # inches: margins and gaps
+_LINE = 0.18  # inches, of the title
 _FLATTEST, _TALLEST = 0.4, 1.6  # pictures, height over width
 _LETTERS, _TITLE_LETTERS = 34, 32  # of a line of text beside a picture, and above it
 _BEYOND = 0.995  # the matrix's scale ends at this quantile of its weights
@@ -41,7 +43,7 @@ _KEYS = (
     "The weights of a row, the largest first, mean over all rows. Dashed: 1/M, uniform attention. Of weights below 0 "
     "as above.",
     "Singular values over the largest: of A (line), and of A + B (dots), where B is the convolution as a matrix, of "
-    "the channel of median rank. Dashed: the head's width d.",
+    "the channel of median rank. Dashed: the head's width d, and full rank.",
 )
 
 
@@ -97,13 +99,11 @@ def draw_attention_sheet(
         title: above all.
     """
     size, first = (photo.shape[1], photo.shape[2]), heads[0]
-    map_height, matrix_height = (_CELL * _aspect(*s) + 0.25 for s in (size, (first.num_queries, first.num_keys)))
+    map_height, matrix_height = (_CELL * _aspect(*s) for s in (size, (first.num_queries, first.num_keys)))
     heights = [_HEADING, *[map_height] * len(points), matrix_height, _PLOT, _PLOT, _PLOT]
-    figure = Figure(figsize=(_CELL * (1 + len(heads)), sum(heights)), layout="constrained")
-    FigureCanvasAgg(figure)
-    lines = [fill(line, _TITLE_LETTERS * (1 + len(heads))) for line in title.splitlines()]
-    figure.suptitle("\n".join(lines), x=0.01, ha="left", fontsize="medium", color="#555555")
-    axes = figure.subplots(len(heights), 1 + len(heads), height_ratios=heights, squeeze=False)
+    lines = [part for line in title.splitlines() for part in wrap(line, _TITLE_LETTERS * (1 + len(heads)))]
+    figure, axes = _grid(heights, 1 + len(heads), above=_ABOVE + _LINE * len(lines))
+    figure.suptitle("\n".join(lines), x=0.01, y=0.997, ha="left", va="top", fontsize="medium", color="#555555")
     _write(axes[0, 0], _KEYS[0], bottom=True)
     _draw_points(axes[1 : 1 + len(points), 0], photo, points)
     for place, text in zip(axes[-4:, 0], _KEYS[1:], strict=True):
@@ -126,6 +126,24 @@ def draw_attention_sheet(
         for place in own[-3:]:
             _finish(place, is_first=not number)
     figure.savefig(path, format="png", dpi=110)
+
+
+def _grid(heights: Sequence[float], columns: int, above: float) -> tuple[Figure, NDArray[Any]]:
+    """Axes of these heights below one another, in as many columns; laying them out by their contents would be slow."""
+    width = _LEFT + columns * _CELL + (columns - 1) * _ACROSS + _RIGHT
+    height = above + sum(heights) + (len(heights) - 1) * _DOWN + _BELOW
+    figure = Figure(figsize=(width, height))
+    FigureCanvasAgg(figure)
+    places = {
+        "left": _LEFT / width,
+        "right": 1 - _RIGHT / width,
+        "top": 1 - above / height,
+        "bottom": _BELOW / height,
+        "wspace": _ACROSS / _CELL,
+        "hspace": _DOWN * len(heights) / sum(heights),
+    }
+    axes: NDArray[Any] = figure.subplots(len(heights), columns, height_ratios=heights, gridspec_kw=places)
+    return figure, axes
 
 
 def _aspect(height: int, width: int) -> float:
@@ -164,7 +182,7 @@ def _draw_points(places: NDArray[Any], photo: Tensor, points: Sequence[tuple[flo
     for number, (axes, (y, x)) in enumerate(zip(places, points, strict=True)):
         axes.imshow(pixels, aspect="auto")
         for colour, width in (("black", 4), (_POINT_COLOURS[number % len(_POINT_COLOURS)], 2)):
-            axes.plot(x, y, "+", markersize=16, markeredgewidth=width, color=colour)
+            axes.plot(x, y, "+", markersize=16, markeredgewidth=width, color=colour, clip_on=False)
         axes.set_title(f"query at y {y:g}, x {x:g}", fontsize="small")
         axes.tick_params(labelsize="x-small")
 
@@ -229,7 +247,8 @@ def _draw_singular_values(axes: Axes, heads: Sequence[HeadPictures], number: int
         if head is heads[number] and head.singular_values_with_dwc is not None:
             values = _over_largest(head.singular_values_with_dwc)
             axes.plot(np.arange(1, len(values) + 1), values, ":", **style)
-    axes.axvline(heads[number].head_dim, **_MARK)
+    for place in (heads[number].head_dim, len(heads[number].singular_values)):
+        axes.axvline(place, **_MARK)
     axes.set_ylim(_LOWEST, 10)
     axes.set_xlabel("number", fontsize="x-small")
     axes.set_ylabel("over the largest", fontsize="x-small")
@@ -237,6 +256,7 @@ def _draw_singular_values(axes: Axes, heads: Sequence[HeadPictures], number: int
 
 def _finish(axes: Axes, is_first: bool) -> None:
     axes.set_yscale("log")
+    axes.minorticks_off()
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize="x-small", labelleft=is_first)
