@@ -247,8 +247,8 @@ def _check(call: AttentionInputs, heads: Sequence[int] | None, channels: Sequenc
         size = num_queries * num_keys * call.q.element_size() / 2**20
         raise ValueError(
             f"{call.name} has N = {num_queries} queries and M = {num_keys} keys: each N x M matrix takes {size:,.0f} "
-            f"MiB, and far more work. The limit is max_tokens={max_tokens} of either (--max-tokens): analyse a smaller "
-            "image (--image-size), or other blocks (--blocks)"
+            f"MiB. The limit is max_tokens={max_tokens} queries or keys (--max-tokens): analyse a smaller image "
+            "(--image-size), or other blocks (--blocks)"
         )
     number = _model_heads(call.core, call.q.shape[2])
     for what, chosen, count in (("head", heads, number), ("channel", channels, dim // number)):

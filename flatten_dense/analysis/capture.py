@@ -95,7 +95,7 @@ def attention_paths(model: nn.Module, blocks: Sequence[int] | None = None) -> di
         blocks: as of :func:`capture_attention`.
 
     Returns:
-        For each block its name, ``stages.2.blocks.0``, and the path of its attention in the model; in order.
+        For each block its name, ``stages.2.blocks.0``, and the path of its attention in the model.
 
     Raises:
         ValueError: the model has no attention, or there is no such block.
@@ -112,7 +112,7 @@ def attention_paths(model: nn.Module, blocks: Sequence[int] | None = None) -> di
         if not -count <= block < count:
             raise ValueError(f"there is no block {block}: the model has {count}, 0 to {count - 1} or -{count} to -1")
     if blocks is not None:
-        paths = [paths[index] for index in sorted({block % count for block in blocks})]
+        paths = [paths[block] for block in blocks]
     return {path.removeprefix(backbone).strip(".").removesuffix(".attn"): path for path in paths}
 
 

@@ -30,6 +30,7 @@ class AttentionStatistics(Callback):
     images; ``attention/rank/BLOCK`` the mean numerical rank of these matrices, without the convolution. BLOCK is a name
     like ``stages.0.blocks.1``. ``attention/entropy`` and ``attention/rank`` are means over the blocks. Blocks of more
     than ``MAX_TOKENS`` tokens are left out. The first process alone measures, with the weights that validation used.
+    With four images of 224 pixels that took 0.5 s of a CPU core for FLatten-DeiT-T, and 5 s for FLatten-Swin-T.
 
     Args:
         every_n_epochs: of training; validations within the epochs between are passed over.

@@ -101,6 +101,7 @@ def test_the_model_is_left_as_it_was(wrap):
     state, random = {name: tensor.clone() for name, tensor in model.state_dict().items()}, torch.get_rng_state()
     analyze_attention(model, IMAGES, ("own", "focused_p8"), [-1])
     assert model.training
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
     assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
     assert torch.equal(torch.get_rng_state(), random)
 
