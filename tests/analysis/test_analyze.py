@@ -17,10 +17,13 @@ def deit():
 
 
 def test_numbers_are_means_over_images_of_the_models_own_matrices(deit):
+    torch.nn.init.zeros_(deit.stages[-1].blocks[0].attn.core.dwc.weight[:4])  # these channels keep the lower rank
     (head,) = analyze_attention(deit, IMAGES, blocks=[-1], heads=[1]).heads
     (call,) = capture_attention(deit.double(), IMAGES, [-1])
     weights = attention_weights(call.core, *call[2:7], heads=[1])[:, 0]
-    convolved, _ = numerical_rank(weights[:, None] + convolution_matrix(call.core, (3, 5), (3, 5), range(8, 16))[0])
+    convolved, values = numerical_rank(
+        weights[:, None] + convolution_matrix(call.core, (3, 5), (3, 5), range(8, 16))[0]
+    )
     assert (head.core, head.block, head.head) == ("own", "stages.3.blocks.0", 1)
     assert (head.num_queries, head.num_keys, head.head_dim, head.q_size) == (15, 15, 8, (3, 5))
     assert head.entropy == pytest.approx(row_entropy(weights).mean().item())
@@ -31,6 +34,8 @@ def test_numbers_are_means_over_images_of_the_models_own_matrices(deit):
     assert head.rank_with_dwc.max == convolved.amax(1).double().mean()
     assert head.token_similarity == pytest.approx(token_similarity(call.output[:, :, 8:16]).mean().item())
     torch.testing.assert_close(head.weights, weights[0].float())
+    torch.testing.assert_close(head.singular_values, numerical_rank(weights[0])[1])
+    torch.testing.assert_close(head.singular_values_with_dwc, values[0, convolved[0].argsort(stable=True)[4]])
 
 
 def test_linear_attention_has_at_most_the_rank_of_its_head_and_the_convolution_restores_it(deit):
