@@ -40,8 +40,7 @@ from flatten_dense.data.transforms import EvalTransform
 from flatten_dense.layers import CORE_NAMES, FocusedLinearAttention, ReluLinearAttention, SoftmaxAttention, as_size
 from flatten_dense.structures import InputFormat
 from flatten_dense.tasks.checkpoint import load_task
-from flatten_dense.visualization.attention_depth import plot_depth
-from flatten_dense.visualization.attention_sheet import draw_attention_sheet
+from flatten_dense.visualization import draw_attention_sheet, plot_depth
 
 OWN, COMPARED = "own", ("softmax", "relu", "focused")
 FOCUSING_FACTOR = 3  # of the core called "focused"
@@ -168,6 +167,7 @@ def draw(analysis: Analysis, subject: Subject, photo: Photo, points: list[tuple[
         for done, ((block, index), heads) in enumerate(sheets.items()):
             show(done, len(sheets))
             tokens = f"N = {heads[0].num_queries}, M = {heads[0].num_keys}, d = {heads[0].head_dim}"
+            tokens += "".join(f", windows {height} x {width}" for height, width in heads[0].windows)
             title = f"{model}\n{block}, head {index}: {tokens}\n{photo}"
             draw_attention_sheet(photo.pixels, points, heads, out / f"{block}.head{index}.png", title)
     plot_depth(analysis.heads, out / "depth.png", f"{model}; medians over the heads of a block")

@@ -1,5 +1,7 @@
 """Figures from tensors and tables: no logger, no Lightning."""
 
+from flatten_dense.visualization.attention_depth import plot_depth
+from flatten_dense.visualization.attention_sheet import draw_attention_sheet
 from flatten_dense.visualization.boxes import draw_detections, draw_truth
 from flatten_dense.visualization.classification_sheet import ClassifiedPhoto, classification_sheet
 from flatten_dense.visualization.confusion import confusion_picture, detection_confusion_picture, draw_confusion
@@ -21,12 +23,14 @@ __all__ = [
     "describe_errors",
     "detection_confusion_picture",
     "detection_sheet",
+    "draw_attention_sheet",
     "draw_confusion",
     "draw_detections",
     "draw_truth",
     "legend",
     "overlay",
     "plot_curves",
+    "plot_depth",
     "plot_detection_errors",
     "plot_precision_recall",
     "prediction_sheet",

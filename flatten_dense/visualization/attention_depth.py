@@ -105,7 +105,7 @@ def plot_depth(heads: Sequence[HeadNumbers], path: str | Path, title: str = "") 
     keys.yaxis.set_major_formatter("{x:g}")
     keys.yaxis.set_minor_formatter("{x:g}")
     rank.set_ylim(0)
-    rank.legend(frameon=False, fontsize="small")
+    rank.legend(frameon=False, fontsize="small", loc="center left")
     figure.legend(*entropy.get_legend_handles_labels(), loc="outside lower center", ncols=6, frameon=False)
     figure.savefig(path, format="png", dpi=110)
 

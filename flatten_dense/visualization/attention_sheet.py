@@ -38,8 +38,8 @@ _KEYS = (
     "The matrix A of weights: a row for each of N queries, a column for each of M keys. Its scale begins at 0 (dark) "
     "and ends at the weight written above, which 0.5 % of those that are not 0 exceed. Where all rows are alike there "
     "are stripes from top to bottom.",
-    "How many of the N x M weights are how large, as multiples of 1/M. Dashed: uniform attention. Grey: the other "
-    "cores. Of weights below 0 the size counts, over the sum of sizes in the row.",
+    "How many of the N x M weights are how large, as multiples of 1/M; those below 0.0001 are in the bin of that. Of "
+    "weights below 0 the size counts, over the sum of sizes in the row. Dashed: uniform attention. Grey: other cores.",
     "The weights of a row, the largest first, mean over all rows. Dashed: 1/M, uniform attention. Of weights below 0 "
     "as above.",
     "Singular values over the largest: of A (line), and of A + B (dots), where B is the convolution as a matrix, of "
