@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 
 from flatten_dense.visualization.line_colours import LINE_COLOURS
 
@@ -25,7 +26,8 @@ _WITH_CONVOLUTION: dict[str, Any] = {
     "markerfacecolor": "white",
     "zorder": 3,
 }
-_MOST_NAMES = 26
+_FEW_NAMES, _MOST_NAMES = 14, 26
+_WIDE = 8  # axes over a larger factor have fewer numbers
 
 
 class Ranks(Protocol):
@@ -101,11 +103,9 @@ def plot_depth(heads: Sequence[HeadNumbers], path: str | Path, title: str = "") 
     _finish(keys, "effective number of keys", blocks)
     _finish(rank, "rank of the matrix of weights", blocks)
     _finish(similarity, "likeness of output tokens, mean cosine", blocks)
-    keys.set_yscale("log")
-    keys.yaxis.set_major_formatter("{x:g}")
-    keys.yaxis.set_minor_formatter("{x:g}")
-    rank.set_ylim(0)
-    rank.legend(frameon=False, fontsize="small", loc="center left")
+    for axes in (keys, rank):
+        _make_logarithmic(axes)
+    rank.legend(frameon=False, fontsize="small")
     figure.legend(*entropy.get_legend_handles_labels(), loc="outside lower center", ncols=6, frameon=False)
     figure.savefig(path, format="png", dpi=110)
 
@@ -122,9 +122,19 @@ def _limit(axes: Axes, values: Sequence[float], label: str = "", dashes: str = "
     axes.plot(edges, [values[0], *values], dashes, label=label, drawstyle="steps-pre", **_LIMIT)
 
 
+def _make_logarithmic(axes: Axes) -> None:
+    """Stages of a pyramid differ by factors of four."""
+    axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    axes.yaxis.set_major_locator(LogLocator(10, subs=(1, 2, 5) if high > _WIDE * low else range(1, 10)))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_locator(NullLocator())
+
+
 def _finish(axes: Axes, heading: str, blocks: Sequence[str]) -> None:
     axes.set_title(heading, loc="left", fontweight="bold")
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     every = -(-len(blocks) // _MOST_NAMES)
-    axes.set_xticks(range(0, len(blocks), every), blocks[::every], rotation=60, ha="right", fontsize="small")
+    turned: dict[str, Any] = {"rotation": 90} if len(blocks) > _FEW_NAMES else {"rotation": 60, "ha": "right"}
+    axes.set_xticks(range(0, len(blocks), every), blocks[::every], fontsize="small", **turned)
