@@ -25,7 +25,9 @@ from pathlib import Path
 from typing import IO, Any
 
 import yaml
+from experiments.json_files import draft_of, write_json
 from experiments.runs import Result, Run, runs_of, train
+from experiments.starts import note_start
 from experiments.tables import write_tables
 from experiments.variants import EXPERIMENTS, Experiment
 
@@ -49,6 +51,8 @@ def main(args: Sequence[str] | None = None) -> int:
         runs = runs_of(experiment, _all_seeds(arguments.output, experiment, arguments.seeds), arguments.output)
         left = [run for run in runs if run.seed in arguments.seeds and run.result() is None]
         print(f"{len(runs)} runs, {len(left)} to train; all is in {arguments.output}", flush=True)
+        if left and (changes := note_start(_note(arguments.output), arguments.jobs, arguments.threads)):
+            print(f"not all is trained with the same code: {changes}", flush=True)
         failed: set[Run] = set()
         ended = train(tuple(left), experiment.recipe, options, arguments.jobs, arguments.threads, lock.fileno())
         with closing(ended):
@@ -104,7 +108,7 @@ def _record(folder: Path, name: str, recipe: str, options: list[str]) -> None:
     Raises:
         ValueError: its runs were trained with something else, or it holds something else.
     """
-    note = folder / "experiment.json"
+    note = _note(folder)
     now = {"experiment": name, "options": options, "recipe": yaml.safe_load(find_recipe(recipe).read_text())}
     if note.exists():
         was = json.loads(note.read_text(encoding="utf-8"))
@@ -117,11 +121,15 @@ def _record(folder: Path, name: str, recipe: str, options: list[str]) -> None:
             raise ValueError(f"--output {folder} was trained {how or 'with the options in another order'}: {advice}")
         if was["recipe"] != now["recipe"]:
             raise ValueError(f"--output {folder} was trained with another state of the recipe {recipe}: {advice}")
-    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    elif folder.exists() and (not folder.is_dir() or {*folder.iterdir()} - {draft_of(note)}):
         raise ValueError(f"--output {folder} holds something else than an experiment: name a new folder")
     else:
         folder.mkdir(parents=True, exist_ok=True)
-        note.write_text(json.dumps(now, indent=2) + "\n", encoding="utf-8")
+        write_json(note, now)
+
+
+def _note(folder: Path) -> Path:
+    return folder / "experiment.json"
 
 
 def _difference(options: Sequence[str], others: Sequence[str]) -> str:

@@ -142,6 +142,25 @@ def test_a_folder_of_something_else_is_refused(command, fits, tmp_path, capsys):
     assert "holds something else" in refuse(capsys, command)
 
 
+def test_starts_are_noted_and_other_code_is_told_but_trained_with(command, fits, tmp_path, monkeypatch, capsys):
+    compare_attention.main([*command, "--seeds", "0"])
+    compare_attention.main([*command, "--seeds", "0"])  # trains nothing
+    assert "same code" not in capsys.readouterr().out
+    starts = importlib.import_module("experiments.starts")
+    monkeypatch.setattr(starts, "version", lambda name: "0.0.1")
+    assert compare_attention.main([*command, "--seeds", "1", "--jobs", "2"]) == 0
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if "same code" in line)
+    assert "torch was " in line
+    noted = json.loads((tmp_path / "out/experiment.json").read_text())["starts"]
+    assert [(start["jobs"], start["threads"]) for start in noted] == [(1, 3), (2, 3)]
+
+
+def test_a_kill_while_the_folder_was_begun_does_no_harm(command, fits, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/experiment.json.part").write_text("{")
+    assert compare_attention.main([*command, "--seeds", "0"]) == 0
+
+
 def test_data_that_are_not_there_are_refused(command, fits, capsys, tmp_path):
     (tmp_path / "photos").rmdir()
     assert "photos: no such folder" in refuse(capsys, command)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import time
 from collections import deque
@@ -14,6 +13,7 @@ from pathlib import Path
 import yaml
 
 from experiments.fits import last_words, main_score, newest_run, start_fit
+from experiments.json_files import write_json
 from experiments.variants import Experiment, Variant
 from flatten_dense.backbones import TimmClassifier
 
@@ -100,9 +100,7 @@ class Run:
         score, value = main_score(metrics)
         parameters = count_parameters(run / "config.yaml", len(metrics["per_class"]))
         result = Result(self.variant.name, self.seed, score, value, seconds, parameters, str(run))
-        draft = self.home / "result.json.part"
-        draft.write_text(json.dumps(asdict(result), indent=2) + "\n", encoding="utf-8")
-        os.replace(draft, self.home / "result.json")
+        write_json(self.home / "result.json", asdict(result))
         return result
 
 
