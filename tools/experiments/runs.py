@@ -32,7 +32,7 @@ class Result:
         value: of the score, at the best validation.
         seconds: from the start of the process to its end; None for a run that was interrupted.
         parameters: of the model.
-        run: its folder.
+        run: its folder, within that of the experiment.
     """
 
     variant: str
@@ -71,9 +71,13 @@ class Run:
     def result(self) -> Result | None:
         """What came out of it, or None if it is not finished."""
         try:
-            return Result(**json.loads((self.home / "result.json").read_text(encoding="utf-8")))
+            known = json.loads((self.home / "result.json").read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
+        return Result(**known | {"run": self._within(Path(known["run"]))})  # earlier versions noted absolute paths
+
+    def _within(self, run: Path) -> str:
+        return (self.home.relative_to(self.folder) / run.name).as_posix()
 
     def start(self, recipe: str, options: Sequence[str], threads: int, lock: int) -> subprocess.Popen[bytes]:
         """Start it, or let it go on from its last checkpoint."""
@@ -99,7 +103,7 @@ class Run:
         metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
         score, value = main_score(metrics)
         parameters = count_parameters(run / "config.yaml", len(metrics["per_class"]))
-        result = Result(self.variant.name, self.seed, score, value, seconds, parameters, str(run))
+        result = Result(self.variant.name, self.seed, score, value, seconds, parameters, self._within(run))
         write_json(self.home / "result.json", asdict(result))
         return result
 

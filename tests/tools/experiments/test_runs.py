@@ -95,6 +95,16 @@ def test_a_result_is_kept(tmp_path, started):
     assert result.seconds >= 0
 
 
+def test_the_folder_of_a_run_is_told_from_that_of_the_experiment(tmp_path, started):
+    run = runs.Run(FIRST, 0, tmp_path)
+    list(train([run]))
+    note = run.home / "result.json"
+    assert json.loads(note.read_text())["run"] == run.result().run == "first/seed_0/2026-01-01"
+    elsewhere = {"run": "/else/where/first/seed_0/2026-01-01"}
+    note.write_text(json.dumps(json.loads(note.read_text()) | elsewhere))  # of an earlier version, and moved since
+    assert run.result().run == "first/seed_0/2026-01-01"
+
+
 def test_parameters_are_those_of_the_model_with_its_classes(tmp_path):
     write_run(tmp_path / "run")
     model = runs.TimmClassifier("flatten_deit_test", options={"attention": "relu", "num_classes": 3})
