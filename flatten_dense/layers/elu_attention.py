@@ -11,9 +11,9 @@ from flatten_dense.ops.plain import linear_attention
 
 
 class EluLinearAttention(LinearAttention):
-    """phi(q) (phi(K)^T V) / (phi(q) . sum_j phi(k_j)) per head, with phi(x) = ELU(x) + 1.
+    """phi(q) (mean_j phi(k)_j v_j^T) / (phi(q) . mean_j phi(k)_j + 1e-6) per head, with phi(x) = ELU(x) + 1.
 
-    Source: "Transformers are RNNs", arXiv 2006.16236.
+    Source: "Transformers are RNNs", arXiv 2006.16236; the 1e-6 as in the other linear attentions here.
     """
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, q_size: Size, key_padding_mask: Tensor | None) -> Tensor:

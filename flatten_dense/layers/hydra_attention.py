@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from flatten_dense.layers.linear_attention import LinearAttention
+from flatten_dense.layers.softmax_attention import check_heads
 from flatten_dense.layers.token_grid import Size
 
 
@@ -16,13 +17,19 @@ class HydraAttention(LinearAttention):
 
     Args:
         dim: C, channels of queries, keys and values.
-        num_heads: of the model, without effect: each channel is a head here.
+        num_heads: of the model, without effect here.
+
+    Attributes:
+        num_heads: C, each channel being a head.
+        model_heads: that of the model.
 
     Source: "Hydra Attention", arXiv 2209.07484, with its cosine similarity kernel.
     """
 
     def __init__(self, dim: int, num_heads: int) -> None:
+        check_heads(dim, num_heads)
         super().__init__(dim, dim)
+        self.model_heads = num_heads
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, q_size: Size, key_padding_mask: Tensor | None) -> Tensor:
         """As the base says."""

@@ -11,10 +11,9 @@ from flatten_dense.ops.plain import EPS, linear_attention
 
 
 class ReluLinearAttention(LinearAttention):
-    """phi(q) (phi(K)^T V) / (phi(q) . sum_j phi(k_j)) per head, with phi(x) = ReLU(x) + 1e-6.
+    """phi(q) (mean_j phi(k)_j v_j^T) / (phi(q) . mean_j phi(k)_j + 1e-6) per head, with phi(x) = ReLU(x) + 1e-6.
 
-    Source: the linear attention that arXiv 2308.00442, Table 4, starts from. The 1e-6 is the focused map's, so that no
-    query is orthogonal to every key.
+    Source: the linear attention that arXiv 2308.00442, Table 4, starts from; both 1e-6 as in the focused one.
     """
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, q_size: Size, key_padding_mask: Tensor | None) -> Tensor:

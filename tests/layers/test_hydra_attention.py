@@ -15,4 +15,5 @@ def test_output_and_gradients_equal_the_explicit_form():
 
 
 def test_every_channel_is_a_head():
-    assert HydraAttention(12, 3).num_heads == 12
+    core = HydraAttention(12, 3)
+    assert (core.num_heads, core.model_heads) == (12, 3)

@@ -78,6 +78,5 @@ def test_a_bias_is_refused(kind):
 
 @ALL
 def test_heads_divide_the_channels(kind):
-    if kind is not HydraAttention:  # which has as many as channels
-        with pytest.raises(ValueError, match="num_heads must divide the channels, got dim=12 and num_heads=5"):
-            kind(C, 5)
+    with pytest.raises(ValueError, match="num_heads must divide the channels, got dim=12 and num_heads=5"):
+        kind(C, 5)

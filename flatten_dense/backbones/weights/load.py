@@ -21,7 +21,7 @@ from flatten_dense.backbones.weights.plain import load_plain
 from flatten_dense.backbones.weights.report import Kind, WeightReport, WeightRow
 from flatten_dense.backbones.weights.sources import fetch_weights
 from flatten_dense.backbones.weights.tables import TABLES, fit_table
-from flatten_dense.layers import Size, as_size
+from flatten_dense.layers import ReluLinearAttention, Size, as_size
 
 _FIRST_CONV = "stages.0.patch_embed.proj.weight"
 _FIRST_CONV_ANYWHERE = re.compile(r"(.*?)(?:stages\.0\.)?(?:patch_embed1?\.proj|stage1_conv_embed\.0)\.weight")
@@ -32,10 +32,10 @@ _ATTENTION_PART = re.compile(
 )
 _OWN_PARTS = ("positional_encoding", "scale", "dwc")
 _KINDS = {
-    frozenset(_OWN_PARTS): "linear",
-    frozenset(["positional_encoding", "scale"]): "linear, without convolution",
-    frozenset(["dwc"]): "linear angular",
-    frozenset[str](): "softmax",  # or another without parameters of its own
+    frozenset(_OWN_PARTS): "linear attention",
+    frozenset(["positional_encoding", "scale"]): "linear attention without a convolution",
+    frozenset(["dwc"]): "linear angular attention",
+    frozenset[str](): "attention without parts of its own",  # ReLU's, softmax within the whole map
 }
 _FORM_PARTS = ("relative_position_bias_table", "sr", "norm")  # of windows or of reduced keys, in either attention
 _MLP_CONVOLUTION = re.compile(r"(stages\.\d+\.blocks\.\d+)\.mlp\.dwconv\.")
@@ -125,6 +125,11 @@ class _Fit:
         self.classifier = {name: self.given.pop(name) for name in list(self.given) if name.startswith("head.")}
         self.head = {name: self.wanted.pop(name) for name in list(self.wanted) if name.startswith("head.")}
         self.parts_given, self.parts_here = _own_parts(self.given), _own_parts(self.wanted)
+        self.relu_here = {
+            name.partition(".attn.")[0]
+            for name, module in backbone.named_modules()
+            if isinstance(module, ReluLinearAttention)
+        }
 
     def place(self) -> None:
         """Give each tensor of the source its place, and each of the model its value."""
@@ -274,10 +279,11 @@ class _Fit:
         part = _ATTENTION_PART.match(name)
         if part is None:
             return None
+        if part[2] in _FORM_PARTS:
+            return "this block's attention has no such part"
         if self._has_other_attention(part[1]):
-            given, here = (_KINDS[parts[part[1]]] for parts in (self.parts_given, self.parts_here))
-            return f"belongs to {given} attention; this block's is {here}"
-        return "this block's attention has no such part" if part[2] in _FORM_PARTS else None
+            return f"belongs to {_KINDS[self.parts_given[part[1]]]}; this block has {_KINDS[self.parts_here[part[1]]]}"
+        return None
 
     def _has_other_attention(self, block: str) -> bool:
         """Whether the file's block and the model's have different attention, both as they should be."""
@@ -285,14 +291,16 @@ class _Fit:
         return given in _KINDS and given != self.parts_here[block]
 
     def _may_lack(self, name: str) -> bool:
-        """Whether a tensor is of an MLP's convolution, which enhanced attention brings: one that has no parts else."""
+        """Whether a tensor is of an MLP's convolution, and its block's attention may be the enhanced one."""
         match = _MLP_CONVOLUTION.match(name)
-        return match is not None and not (self.parts_given[match[1]] and self.parts_here[match[1]])
+        if match is None:
+            return False
+        return match[1] in self.relu_here if name in self.wanted else not self.parts_given[match[1]]
 
     def _leave_fresh(self, name: str, parameter: Tensor) -> None:
         part = _ATTENTION_PART.match(name)
         if part and self._has_other_attention(part[1]):
-            why = f"the file's block has {_KINDS[self.parts_given[part[1]]]} attention"
+            why = f"the file's block has {_KINDS[self.parts_given[part[1]]]}"
         elif _NORM.match(name) or self._may_lack(name) or (part and part[2] in _FORM_PARTS):
             why = "the file has none"
         else:

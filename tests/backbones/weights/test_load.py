@@ -405,9 +405,10 @@ def test_parts_of_the_other_attention_are_dropped_with_a_word(save):
     softmax = timm.create_model("flatten_swin_test", attention="SSSS")
     linear = timm.create_model("flatten_swin_test", attention="LLLL")
     word = details(load_weights(linear, save(softmax)), "dropped")
-    assert set(word.values()) == {"belongs to softmax attention; this block's is linear"}
+    assert set(word.values()) == {"this block's attention has no such part"}
     report = load_weights(softmax, save(linear), min_coverage=0)
-    assert set(details(report, "dropped").values()) == {"belongs to linear attention; this block's is softmax"}
+    word = details(report, "dropped")
+    assert set(word.values()) == {"belongs to linear attention; this block has attention without parts of its own"}
     assert set(details(report, "re-initialised").values()) == {"the file's block has linear attention"}
 
 
@@ -435,6 +436,15 @@ def test_what_other_linear_attention_does_not_share_is_dropped_or_fresh(save, gi
     assert (parts("dropped"), parts("re-initialised")) == (dropped, fresh)
     assert not report.of_kind("unused")
     torch.testing.assert_close(model.stages[0].blocks[0].attn.q.weight, source.stages[0].blocks[0].attn.q.weight)
+
+
+@pytest.mark.parametrize("lost", ["attn.core.scale", "attn.core.dwc.bias", "mlp.dwconv.weight"])
+def test_a_file_that_lacks_a_part_of_its_own_attention_is_refused(save, lost):
+    model = timm.create_model("flatten_pvt_v2_test")
+    state = model.state_dict()
+    del state[f"stages.1.blocks.0.{lost}"]
+    with pytest.raises(ValueError, match=f"it lacks stages.1.blocks.0.{lost}"):
+        load_weights(model, save(state))
 
 
 def test_reduction_that_a_block_does_not_have_is_dropped(save):
@@ -509,7 +519,9 @@ def test_too_little_of_the_model_is_refused(save):
     path = save(timm.create_model("flatten_pvt_test", attention="SSSS"))
     model = timm.create_model("flatten_pvt_test", img_size=256)
     before = values_of(model)
-    with pytest.raises(ValueError, match=r"only 57\.\d% .*min_coverage=0\.8.*positional_encoding, .*softmax attention"):
+    with pytest.raises(
+        ValueError, match=r"only 57\.\d% .*min_coverage=0\.8.*positional_encoding, .*attention without parts of its own"
+    ):
         load_weights(model, path)
     assert_untouched(model, before)
     assert load_weights(model, path, min_coverage=0.5).coverage < 0.8

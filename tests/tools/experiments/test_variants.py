@@ -21,7 +21,7 @@ def build(experiment, variant):
 
 
 def test_each_attention_there_is_is_compared():
-    assert {variant.name for variant in EXPERIMENTS["cores"].variants} == {*CORE_NAMES, "enhanced"}
+    assert {variant.name for variant in EXPERIMENTS["cores"].variants} >= set(CORE_NAMES)
 
 
 def test_attentions_stand_in_the_order_of_the_papers_scores():
