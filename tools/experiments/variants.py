@@ -66,10 +66,12 @@ EXPERIMENTS = {
             _core("hydra", 68.3),
             _core("efficient", 70.2),
             _core("relu", 70.5),
+            _core("focused_no_dwc_p1", None),  # relu, and the focused ones' learned positions and scale
             _core("linear_angular", 70.8),
             _core("focused_no_dwc", 71.8),
             _core("softmax", 72.2),
             _core("enhanced", 72.9),
+            _core("focused_p1", None),  # the convolution without focusing
             _core("focused", 74.1),
         ),
     ),
