@@ -62,6 +62,9 @@ def main(args: Sequence[str] | None = None) -> int:
                     failed.add(run)
                 print(_line(run, outcome, left, runs, arguments.jobs), flush=True)
                 write_tables(arguments.output, experiment, runs, failed)
+                if failed and not any(other.has_begun() for other in runs):
+                    print("stopped: no run has begun to train, and the others would fail as this one did", flush=True)
+                    return 1
         print(write_tables(arguments.output, experiment, runs, failed))
     return 1 if failed else 0
 

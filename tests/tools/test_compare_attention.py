@@ -32,6 +32,7 @@ def fits(monkeypatch):
 
     class Fits(list):
         failing = ()
+        train_before = True
 
     fits = Fits()
 
@@ -41,6 +42,8 @@ def fits(monkeypatch):
         variant, seed = log.parent.parent.name, int(log.parent.name.removeprefix("seed_"))
         fits.append((variant, seed))
         log.write_text("why it failed\n")
+        if not fits.train_before:
+            return Ended(2)
         run = log.parent / "2026-01-01"
         run.mkdir()
         (run / "config.yaml").write_text(yaml.safe_dump(CONFIG))
@@ -113,6 +116,22 @@ def test_a_failure_is_shown_tabled_and_tried_again(command, fits, tmp_path, caps
     (tmp_path / "out/4x4/seed_0/2026-01-01").rmdir()
     assert compare_attention.main([*command, "--seeds", "0"]) == 0
     assert fits[4:] == [("4x4", 0)]
+
+
+def test_what_fails_before_any_training_is_not_tried_with_the_other_runs(command, fits, capsys):
+    fits.train_before = False
+    assert compare_attention.main(command) == 1
+    assert fits == [("2x2", 0)]
+    out = capsys.readouterr().out
+    assert "why it failed" in out
+    assert out.splitlines()[-1].startswith("stopped: no run has begun to train")
+
+
+def test_what_fails_before_its_training_does_not_hold_up_others_once_one_is_trained(command, fits):
+    compare_attention.main([*command, "--seeds", "0"])
+    fits.train_before = False
+    assert compare_attention.main([*command, "--seeds", "1"]) == 1
+    assert len(fits) == 8
 
 
 def test_other_options_in_the_same_folder_are_refused(command, fits, capsys):

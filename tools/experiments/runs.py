@@ -79,6 +79,10 @@ class Run:
     def _within(self, run: Path) -> str:
         return (self.home.relative_to(self.folder) / run.name).as_posix()
 
+    def has_begun(self) -> bool:
+        """Whether it has ever trained so far that `fit` wrote down how."""
+        return any(self.home.glob("*/metrics.*"))
+
     def start(self, recipe: str, options: Sequence[str], threads: int, lock: int) -> subprocess.Popen[bytes]:
         """Start it, or let it go on from its last checkpoint."""
         self.home.mkdir(parents=True, exist_ok=True)
