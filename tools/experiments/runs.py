@@ -83,6 +83,19 @@ class Run:
         """Whether it has ever trained so far that `fit` wrote down how."""
         return any(self.home.glob("*/metrics.*"))
 
+    def is_over(self) -> bool:
+        """Whether it has a score already, and gets no other: not so before the last of several validations."""
+        run = newest_run(self.home, "metrics.json")
+        if run is None:
+            return False
+        try:
+            json.loads((run / "metrics.json").read_text(encoding="utf-8"))
+        except ValueError:  # killed while it was written
+            return False
+        trainer = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))["trainer"]
+        is_at_end = trainer["check_val_every_n_epoch"] == trainer["max_epochs"]
+        return is_at_end and trainer["val_check_interval"] in (None, 1.0)
+
     def start(self, recipe: str, options: Sequence[str], threads: int, lock: int) -> subprocess.Popen[bytes]:
         """Start it, or let it go on from its last checkpoint."""
         self.home.mkdir(parents=True, exist_ok=True)
@@ -147,6 +160,9 @@ def train(
         while waiting or active:
             while waiting and len(active) < jobs:
                 run = waiting.popleft()
+                if run.is_over():  # and was killed, or this script was, before its result was noted
+                    yield run, run.finish(None)
+                    continue
                 started = None if newest_run(run.home, _LAST) else time.perf_counter()
                 active[run] = run.start(recipe, options, threads, lock), started
             time.sleep(_POLL)

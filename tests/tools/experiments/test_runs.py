@@ -6,7 +6,8 @@ import yaml
 
 fits, runs, variants = (importlib.import_module(f"experiments.{name}") for name in ("fits", "runs", "variants"))
 MODEL = {"name": "flatten_deit_test", "options": {"attention": "relu"}}
-CONFIG = {"model": {"init_args": {"backbone": {"class_path": "TimmClassifier", "init_args": MODEL}}}}
+OFTEN = {"max_epochs": 2, "check_val_every_n_epoch": 1, "val_check_interval": None}
+CONFIG = {"trainer": OFTEN, "model": {"init_args": {"backbone": {"class_path": "TimmClassifier", "init_args": MODEL}}}}
 FIRST, SECOND = variants.Variant("first", ("--x", "1")), variants.Variant("second", ("--x", "2"))
 EXPERIMENT = variants.Experiment("a/recipe", "title", "x", "model", (FIRST, SECOND))
 
@@ -84,6 +85,28 @@ def test_a_run_that_was_stopped_goes_on_from_its_last_checkpoint(tmp_path, start
     assert "--name" not in options  # a new name would be a new run
     assert "--runs" not in options
     assert result.seconds is None
+
+
+@pytest.mark.parametrize(
+    ("trainer", "is_over"),
+    [({"max_epochs": 1}, True), ({"max_epochs": 2}, False), ({"max_epochs": 1, "val_check_interval": 0.5}, False)],
+)
+def test_a_score_that_was_not_noted_is_not_trained_again_if_it_is_the_last(tmp_path, started, trainer, is_over):
+    run = runs.Run(FIRST, 0, tmp_path)
+    write_run(run.home / "2026-01-01")
+    (run.home / "2026-01-01/config.yaml").write_text(yaml.safe_dump(CONFIG | {"trainer": OFTEN | trainer}))
+    ((_, result),) = train([run])
+    assert bool(started) != is_over
+    assert run.result() == result
+    assert (result.value, result.seconds) == (0.5, None)
+
+
+def test_a_score_that_was_half_written_is_measured_again(tmp_path, started):
+    run = runs.Run(FIRST, 0, tmp_path)
+    (run.home / "2025-12-31").mkdir(parents=True)
+    (run.home / "2025-12-31/metrics.json").write_text('{"top1": 0.')
+    ((_, result),) = train([run])
+    assert result.run == "first/seed_0/2026-01-01"
 
 
 def test_a_result_is_kept(tmp_path, started):
