@@ -268,13 +268,27 @@ def parse_option(text: str) -> tuple[str, Any]:
     key, is_given, value = text.partition("=")
     if not key or not is_given:
         raise argparse.ArgumentTypeError(f"takes KEY=VALUE, like attention=LLSS; got {text!r}")
-    return key, yaml.safe_load(value)
+    try:
+        return key, yaml.safe_load(value)
+    except (yaml.YAMLError, ValueError):
+        raise argparse.ArgumentTypeError(f"takes a value as in YAML, like attention=LLSS; got {text!r}") from None
+
+
+def join_queries(args: Sequence[str]) -> list[str]:
+    """Arguments with --query=-1,3 in the place of --query -1,3, which argparse takes for an option."""
+    joined: list[str] = []
+    for arg in args:
+        if joined and joined[-1] == "--query" and not arg.startswith("--"):
+            joined[-1] += f"={arg}"
+        else:
+            joined.append(arg)
+    return joined
 
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run the command; return the exit status, 2 if something given is not as it must be."""
     given = list(sys.argv[1:] if args is None else args)
-    options = _parser().parse_args(given)
+    options = _parser().parse_args(join_queries(given))
     try:
         _run(options, shlex.join(["python", "tools/analyze_attention.py", *given]))
     except (ValueError, OSError) as error:

@@ -191,6 +191,7 @@ def test_what_the_model_has_anyway_is_not_compared_with_it(attention, cores):
         ([MODEL, "--query", "10"], "--query takes Y,X in pixels of the resized image, like 100,60; got '10'"),
         ([MODEL, "--query", "64,0"], "--query 64,0 lies outside the image, which is resized to 64 x 64"),
         ([MODEL, "--query", "nan,0"], "outside the image"),
+        ([MODEL, "--query", "-1,3"], "--query -1,3 lies outside the image"),
         ([MODEL, "--cores", "relu", "sofmax"], "no attention is called 'sofmax'"),
         ([MODEL, "--blocks", "4"], "there is no block 4: the model has 4"),
         ([MODEL, "--heads", "3"], "no head 3: there are 3"),
@@ -209,7 +210,15 @@ def test_nothing_is_overwritten(tmp_path, capsys):
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
-def test_an_option_without_a_value_is_refused(capsys):
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("attention", "takes KEY=VALUE"),
+        ("attention=[a", "takes a value as in YAML, like attention=LLSS; got 'attention=[a'"),
+        ("attention=2026-99-99", "takes a value as in YAML"),
+    ],
+)
+def test_an_option_without_a_value_is_refused(option, message, capsys):
     with pytest.raises(SystemExit, match="2"):
-        tool.main([MODEL, "--out", "out", "--option", "attention"])
-    assert "takes KEY=VALUE" in capsys.readouterr().err
+        tool.main([MODEL, "--out", "out", "--option", option])
+    assert f"--option: {message}" in capsys.readouterr().err
