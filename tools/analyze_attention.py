@@ -146,9 +146,12 @@ def find_points(queries: Sequence[str], size: tuple[int, int]) -> list[tuple[flo
 
 
 def default_cores(model: nn.Module) -> list[str]:
-    """The model's own core, and of those that the paper compares the ones that are not in all of its blocks anyway."""
+    """The model's own core, it without focusing, and of those that the paper compares what is not its own anyway."""
     kinds = {_kind(part) for part in model.modules() if isinstance(getattr(part, "num_heads", None), int)}
-    return [OWN, *(name for name in COMPARED if kinds != {name})]
+    focused = [part for part in model.modules() if isinstance(part, FocusedLinearAttention)]
+    without = "focused_p1" if any(part.dwc is not None for part in focused) else "focused_no_dwc_p1"
+    same = [without] if any(part.focusing_factor != 1 for part in focused) else []
+    return [OWN, *same, *(name for name in COMPARED if kinds != {name})]
 
 
 def _kind(core: nn.Module) -> str:
@@ -185,6 +188,8 @@ def _progress(what: str) -> Iterator[Any]:
 def _run(options: argparse.Namespace, command: str) -> None:
     if options.out.exists() and (not options.out.is_dir() or any(options.out.iterdir())):
         raise ValueError(f"--out {options.out}: not an empty folder; name a new one, nothing is overwritten")
+    if "enhanced" in (options.cores or ()):
+        raise ValueError("--cores enhanced has the same attention as relu, and a convolution in the MLP: take relu")
     subject = load_subject(options.model, options.weights, dict(options.option), options.seed)
     input_format = subject.input_format
     if options.image_size is not None:
@@ -239,7 +244,8 @@ def _parser() -> argparse.ArgumentParser:
         "--cores",
         nargs="+",
         metavar="CORE",
-        help=f"own, {', '.join(CORE_NAMES)}, focused_p8, ... (default: own and softmax, relu, focused)",
+        help=f"own, {', '.join(sorted({*CORE_NAMES} - {'enhanced'}))}, focused_p8, ... (default: own, the same without "
+        "focusing, softmax, relu, focused)",
     )
     add("--blocks", type=int, nargs="+", metavar="INDEX", help="from 0, or from the end by -1 (default: all)")
     add("--heads", type=int, nargs="+", metavar="INDEX", help="of each block, from 0 (default: all)")

@@ -165,12 +165,13 @@ def test_queries_are_pixels_of_the_resized_image():
 @pytest.mark.parametrize(
     ("attention", "cores"),
     [
-        ("L", ["own", "softmax", "relu"]),
+        ("L", ["own", "focused_p1", "softmax", "relu"]),
         ("S", ["own", "relu", "focused"]),
-        ("M2", ["own", "softmax", "relu", "focused"]),
+        ("M2", ["own", "focused_p1", "softmax", "relu", "focused"]),
         ("hydra", ["own", "softmax", "relu", "focused"]),
-        ("focused_no_dwc", ["own", "softmax", "relu", "focused"]),
-        ("focused_p8", ["own", "softmax", "relu", "focused"]),
+        ("focused_no_dwc", ["own", "focused_no_dwc_p1", "softmax", "relu", "focused"]),
+        ("focused_p8", ["own", "focused_p1", "softmax", "relu", "focused"]),
+        ("focused_p1", ["own", "softmax", "relu", "focused"]),
     ],
 )
 def test_what_the_model_has_anyway_is_not_compared_with_it(attention, cores):
@@ -193,6 +194,7 @@ def test_what_the_model_has_anyway_is_not_compared_with_it(attention, cores):
         ([MODEL, "--query", "nan,0"], "outside the image"),
         ([MODEL, "--query", "-1,3"], "--query -1,3 lies outside the image"),
         ([MODEL, "--cores", "relu", "sofmax"], "no attention is called 'sofmax'"),
+        ([MODEL, "--cores", "own", "enhanced", "relu"], "the same attention as relu"),
         ([MODEL, "--blocks", "4"], "there is no block 4: the model has 4"),
         ([MODEL, "--heads", "3"], "no head 3: there are 3"),
         ([MODEL, "--channels", "8"], "no channel 8: there are 8"),
