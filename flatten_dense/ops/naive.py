@@ -66,8 +66,7 @@ def softmax_matrix(
         products = products + attn_bias
     if key_padding_mask is not None:
         products = products.masked_fill(key_padding_mask[:, None, None], float("-inf"))
-    exponentials = (products - products.amax(dim=-1, keepdim=True)).exp()  # the largest is 1: none overflows
-    return exponentials / exponentials.sum(dim=-1, keepdim=True)
+    return _softmax(products, -1)
 
 
 def hydra_matrix(
@@ -91,10 +90,10 @@ def efficient_matrix(q: Tensor, k: Tensor, num_heads: int, key_padding_mask: Ten
 
     Source: arXiv 1812.01243, softmax normalisation.
     """
-    q, k = split_heads(q, num_heads).exp(), split_heads(k, num_heads).exp()
+    q, k = split_heads(q, num_heads), split_heads(k, num_heads)
     if key_padding_mask is not None:
-        k = k.masked_fill(key_padding_mask[:, None, :, None], 0)
-    return (q / q.sum(dim=-1, keepdim=True)) @ (k / k.sum(dim=-2, keepdim=True)).transpose(-2, -1)
+        k = k.masked_fill(key_padding_mask[:, None, :, None], float("-inf"))
+    return _softmax(q, -1) @ _softmax(k, -2).transpose(-2, -1)
 
 
 def linear_angular_matrix(
@@ -122,6 +121,11 @@ def naive_linear_attention(
     if key_padding_mask is not None:
         v = v.masked_fill(key_padding_mask.unsqueeze(-1), 0)
     return (matrix @ split_heads(v, num_heads)).transpose(1, 2).flatten(2)
+
+
+def _softmax(x: Tensor, dim: int) -> Tensor:
+    exponentials = (x - x.amax(dim=dim, keepdim=True)).exp()  # the largest is 1: none overflows
+    return exponentials / exponentials.sum(dim=dim, keepdim=True)
 
 
 def _length(x: Tensor) -> Tensor:

@@ -65,6 +65,13 @@ def test_rows_of_normalised_forms_sum_to_one_and_skip_masked_keys(matrix):
     torch.testing.assert_close(weights.sum(-1), torch.ones(1, 2, 4).double())
 
 
+@pytest.mark.parametrize("matrix", [softmax_matrix, efficient_matrix])
+def test_large_numbers_do_not_overflow(matrix):
+    q, k, _, mask = masked_case()
+    weights = matrix(1e3 * q, 1e3 * k, 2, mask)
+    torch.testing.assert_close(weights.sum(-1), torch.ones(1, 2, 4).double())
+
+
 def test_softmax_entry_by_hand():
     q, k = torch.tensor([[[2.0, 0.0]]]).double(), torch.tensor([[[3.0, 1.0], [0.0, 5.0]]]).double()
     first = math.exp(6 / math.sqrt(2))
