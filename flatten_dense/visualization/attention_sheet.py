@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator
+from matplotlib.ticker import LogLocator, MaxNLocator
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -26,18 +26,18 @@ _LEFT, _RIGHT, _ABOVE, _BELOW, _ACROSS, _DOWN = 0.4, 0.1, 0.2, 0.45, 0.5, 0.45  
 _LINE = 0.18  # inches, of the title
 _FLATTEST, _TALLEST = 0.4, 1.6  # pictures, height over width
 _LETTERS, _TITLE_LETTERS = 34, 32  # of a line of text beside a picture, and above it
-_BEYOND = 0.995  # the matrix's scale ends at this quantile of its weights
+_BEYOND = 0.995  # the scale of the matrices ends at this quantile of weights
+_FEW = 8  # tokens a side, up to which a map shows them one by one
 _LOWEST = 1e-18  # singular values over the largest, where the plot ends
 _POINT_COLOURS = ("#00e5ff", "#ffea00", "#76ff03", "#ff80ab", "#ffffff")
 _FAINT = "#c4c4c4"
 _MARK: dict[str, Any] = {"color": "#555555", "linestyle": "--", "linewidth": 0.8}
 _KEYS = (
-    "The weights that a query (cross) gives to the keys, stretched over the photo. Each map has a scale of its own, "
-    "from 0 (dark) to the largest weight, which is written above it as a multiple of 1/M, the weight of uniform "
-    "attention. Blue: weights below 0.",
-    "The matrix A of weights: a row for each of N queries, a column for each of M keys. Its scale begins at 0 (dark) "
-    "and ends at the weight written above, which 0.5 % of those that are not 0 exceed. Where all rows are alike there "
-    "are stripes from top to bottom.",
+    "The weights that a query (cross) gives to the keys, over the photo. All maps of a row have one scale, from 0 "
+    "(dark) to the largest of their weights, above the first; uniform attention has 1/M. Blue: weights below 0.",
+    "The matrix A of weights: a row for each of N queries, a column for each of M keys. All have one scale, from 0 "
+    "(dark) to {scale}, which no more than 0.5 % of a core's weights that are not 0 exceed. Where all rows are alike "
+    "there are stripes from top to bottom.",
     "How many of the N x M weights are how large, as multiples of 1/M; those below 0.0001 are in the bin of that. Of "
     "weights below 0 the size counts, over the sum of sizes in the row. Dashed: uniform attention. Grey: other cores.",
     "The weights of a row, the largest first, mean over all rows. Dashed: 1/M, uniform attention. Of weights below 0 "
@@ -105,21 +105,22 @@ def draw_attention_sheet(
     figure, axes = _grid(heights, 1 + len(heads), above=_ABOVE + _LINE * len(lines))
     figure.suptitle("\n".join(lines), x=0.01, y=0.997, ha="left", va="top", fontsize="medium", color="#555555")
     _write(axes[0, 0], _KEYS[0], bottom=True)
-    _draw_points(axes[1 : 1 + len(points), 0], photo, points)
+    matrices = [head.weights.double().numpy() for head in heads]
+    for number, (row, point) in enumerate(zip(axes[1:], points, strict=False)):
+        _draw_query(
+            row, photo, point, number, [m[token_at(point, size, first.q_size)] for m in matrices], first.kv_size
+        )
+    scale = max(map(_most, matrices)) or 1.0
     for place, text in zip(axes[-4:, 0], _KEYS[1:], strict=True):
-        _write(place, text)
+        _write(place, text.format(scale=_times(scale * first.num_keys)))
     for row in axes[-3:, 1:]:
         for later in row[1:]:
             later.sharex(row[0])
             later.sharey(row[0])
-    grey = photo.double().mean(0).numpy() / 255
     for number, head in enumerate(heads):
         own = axes[:, 1 + number]
         _draw_heading(own[0], head, _colour(number))
-        for place, point in zip(own[1:], points, strict=False):
-            weights = head.weights[token_at(point, size, head.q_size)]
-            _draw_heat_map(place, weights.view(head.kv_size).double().numpy(), grey)
-        _draw_matrix(own[-4], head.weights.double().numpy())
+        _draw_matrix(own[-4], matrices[number], scale)
         _draw_histograms(own[-3], heads, number)
         _draw_sorted(own[-2], heads, number)
         _draw_singular_values(own[-1], heads, number)
@@ -177,35 +178,48 @@ def _draw_heading(axes: Axes, head: HeadPictures, colour: str) -> None:
     axes.text(0.5, 0.74, "\n".join(lines), fontsize="x-small", **style)
 
 
-def _draw_points(places: NDArray[Any], photo: Tensor, points: Sequence[tuple[float, float]]) -> None:
-    pixels = photo.permute(1, 2, 0).numpy()
-    for number, (axes, (y, x)) in enumerate(zip(places, points, strict=True)):
-        axes.imshow(pixels, aspect="auto")
+def _draw_query(
+    row: NDArray[Any],
+    photo: Tensor,
+    point: tuple[float, float],
+    number: int,
+    weights: Sequence[NDArray[np.float64]],
+    keys: Size,
+) -> None:
+    """The photo with a query, then the weights that it gives to the keys, by each core, on one scale."""
+    largest = max(float(np.abs(own).max()) for own in weights) or 1.0
+    row[0].imshow(photo.permute(1, 2, 0).numpy(), aspect="auto")
+    row[0].set_title(f"query at y {point[0]:g}, x {point[1]:g}", fontsize="small")
+    row[1].set_title(f"maps: 0 to {_times(largest * weights[0].size)}", fontsize="small")
+    row[0].tick_params(labelsize="x-small")
+    for axes, own in zip(row[1:], weights, strict=True):
+        _draw_heat_map(axes, own.reshape(keys) / largest, photo.double().mean(0).numpy() / 255)
+        axes.set_axis_off()
+    for axes in row:
         for colour, width in (("black", 4), (_POINT_COLOURS[number % len(_POINT_COLOURS)], 2)):
-            axes.plot(x, y, "+", markersize=16, markeredgewidth=width, color=colour, clip_on=False)
-        axes.set_title(f"query at y {y:g}, x {x:g}", fontsize="small")
-        axes.tick_params(labelsize="x-small")
+            axes.plot(*point[::-1], "+", markersize=16, markeredgewidth=width, color=colour, clip_on=False)
 
 
-def _draw_heat_map(axes: Axes, weights: NDArray[np.float64], grey: NDArray[np.float64]) -> None:
+def _draw_heat_map(axes: Axes, relative: NDArray[np.float64], grey: NDArray[np.float64]) -> None:
     height, width = grey.shape
     extent = (-0.5, width - 0.5, height - 0.5, -0.5)
-    largest = float(np.abs(weights).max()) or 1.0
-    relative = weights / largest
     axes.imshow(0.6 * grey, cmap="gray", vmin=0, vmax=1, aspect="auto", extent=extent)
     opacity = 0.25 + 0.6 * np.abs(relative)
-    options: dict[str, Any] = {"vmin": -1, "vmax": 1, "aspect": "auto", "extent": extent, "interpolation": "bilinear"}
+    smooth = "nearest" if max(relative.shape) <= _FEW else "bilinear"
+    options: dict[str, Any] = {"vmin": -1, "vmax": 1, "aspect": "auto", "extent": extent, "interpolation": smooth}
     axes.imshow(relative, cmap=_SIGNED, alpha=opacity, **options)
-    axes.set_title(f"largest {_times(largest * weights.size)}", fontsize="small")
-    axes.set_xticks([])
-    axes.set_yticks([])
 
 
-def _draw_matrix(axes: Axes, weights: NDArray[np.float64]) -> None:
+def _most(weights: NDArray[np.float64]) -> float:
+    """What few weights exceed; 0 where all are 0."""
     sizes = np.abs(weights[weights != 0])
-    largest = float(np.quantile(sizes, _BEYOND, method="lower")) if sizes.size else 1.0
-    axes.imshow(weights, cmap=_SIGNED, vmin=-largest, vmax=largest, aspect="auto")
-    axes.set_title(f"scale to {_times(largest * weights.shape[1])}", fontsize="small")
+    return float(np.quantile(sizes, _BEYOND, method="lower")) if sizes.size else 0.0
+
+
+def _draw_matrix(axes: Axes, weights: NDArray[np.float64], scale: float) -> None:
+    axes.imshow(weights, cmap=_SIGNED, vmin=-scale, vmax=scale, aspect="auto")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator("auto", integer=True))
     axes.tick_params(labelsize="x-small")
 
 

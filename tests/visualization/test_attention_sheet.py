@@ -35,6 +35,16 @@ def head(core="own", weights=None, with_convolution=None, untrained=()):
     )
 
 
+@pytest.fixture(scope="module")
+def plain():
+    """The axes of a sheet with one head."""
+    with pytest.MonkeyPatch.context() as patch:
+        figures = []
+        patch.setattr(Figure, "savefig", lambda figure, *_, **__: figures.append(figure))
+        draw_attention_sheet(PHOTO, [(5.0, 5.0)], [head()], "sheet.png")
+    return np.array(figures[0].axes).reshape(-1, 2)
+
+
 @pytest.fixture
 def draw(monkeypatch: pytest.MonkeyPatch):
     """Draw without writing; returns the axes, row by row."""
@@ -84,21 +94,30 @@ def test_the_numbers_stand_above(draw):
     assert convolved.texts[1].get_text().endswith("some parameters are not the model's")
 
 
-def test_a_heat_map_shows_the_row_of_the_query_over_its_largest_weight(draw):
+def test_heat_maps_show_the_row_of_the_query_over_the_largest_weight_of_all_cores(draw):
     weights = torch.zeros(24, 6)
     weights[23] = torch.tensor([0.1, 0, 0, 0, 0.4, 0.2])
-    shown = draw(head(weights=weights), points=((39, 59),))[1, 1]
-    np.testing.assert_allclose(heat(shown), [[0.25, 0, 0], [0, 1, 0.5]], rtol=1e-6)
-    assert shown.get_title() == "largest 2.4 x 1/M"
+    axes = draw(head(weights=weights / 2), head("relu", weights), head("softmax"), points=((39, 59),))
+    np.testing.assert_allclose(heat(axes[1, 1]), [[0.125, 0, 0], [0, 0.5, 0.25]], rtol=1e-6)
+    np.testing.assert_allclose(heat(axes[1, 2]), [[0.25, 0, 0], [0, 1, 0.5]], rtol=1e-6)
+    np.testing.assert_allclose(heat(axes[1, 3]), np.full((2, 3), 1 / 2.4), rtol=1e-6)
+    assert [place.get_title() for place in axes[1, 1:]] == ["maps: 0 to 2.4 x 1/M", "", ""]
 
 
-def test_a_heat_map_covers_the_photo(draw):
-    shown = draw(head())[1, 1]
+def test_the_query_is_marked_on_the_photo_and_on_each_map(draw):
+    for number, place in enumerate(draw(head("own"), head("softmax"), points=((5, 5), (20, 30)))[1:3].flat):
+        for line in place.lines:
+            assert (line.get_xdata(), line.get_ydata()) == ([30], [20]) if number > 2 else ([5], [5])
+        assert place.lines
+
+
+def test_a_heat_map_covers_the_photo(plain):
+    shown = plain[1, 1]
     assert {tuple(image.get_extent()) for image in shown.images} == {(-0.5, 59.5, 39.5, -0.5)}
 
 
-def test_uniform_weights_are_bright_everywhere(draw):
-    assert heat(draw(head())[1, 1]).min() == 1
+def test_a_map_of_few_tokens_shows_each_as_one_square(plain):
+    assert plain[1, 1].images[1].get_interpolation() == "nearest"
 
 
 def test_weights_below_zero_have_another_colour(draw):
@@ -114,18 +133,32 @@ def test_the_matrix_is_drawn_whole_on_a_scale_that_one_large_weight_does_not_set
     weights = torch.full((24, 6), 0.1)
     weights[0, 0] = 50
     image = draw(head(weights=weights))[2, 1].images[0]
-    assert image.get_array().shape == (24, 6)
+    np.testing.assert_array_equal(image.get_array(), weights)
     assert image.get_clim()[1] == pytest.approx(0.1)
 
 
-def test_the_uniform_weight_is_marked(draw):
-    axes = draw(head())
-    assert [1, 1] in [list(line.get_xdata()) for line in axes[3, 1].lines]
-    assert [1 / 6, 1 / 6] in [list(line.get_ydata()) for line in axes[4, 1].lines]
+def test_each_column_has_the_matrix_of_its_core_on_one_scale(draw):
+    sharp = torch.zeros(24, 6)
+    sharp[:, 2] = 1
+    row = draw(head("own"), head("softmax", sharp))[2]
+    np.testing.assert_allclose(row[1].images[0].get_array(), np.full((24, 6), 1 / 6), rtol=1e-6)
+    np.testing.assert_array_equal(row[2].images[0].get_array(), sharp)
+    assert [place.images[0].get_clim() for place in row[1:]] == [(-1, 1)] * 2
+    assert "to 6 x 1/M, which" in " ".join(row[0].texts[0].get_text().split())
 
 
-def test_the_histogram_is_drawn_where_there_are_weights(draw):
-    histogram = draw(head())[3, 1]
+def test_ticks_of_the_matrix_are_whole_tokens(draw):
+    place = draw(head(weights=torch.full((24, 6), 0.1)))[2, 1]
+    assert all(tick == int(tick) for tick in (*place.get_xticks(), *place.get_yticks()))
+
+
+def test_the_uniform_weight_is_marked(plain):
+    assert [1, 1] in [list(line.get_xdata()) for line in plain[3, 1].lines]
+    assert [1 / 6, 1 / 6] in [list(line.get_ydata()) for line in plain[4, 1].lines]
+
+
+def test_the_histogram_is_drawn_where_there_are_weights(plain):
+    histogram = plain[3, 1]
     assert histogram.get_xlim() == pytest.approx((0.1, 10))
     np.testing.assert_allclose(histogram.patches[0].get_data().values, [0, 0.25, 0.75, 0])
 
