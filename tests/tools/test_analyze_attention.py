@@ -13,6 +13,7 @@ import timm
 import torch
 from PIL import Image
 
+from flatten_dense.analysis import analyze_attention
 from flatten_dense.backbones import TimmClassifier
 from flatten_dense.structures import InputFormat
 
@@ -91,6 +92,22 @@ def test_the_numbers_are_by_core_block_and_head_each_once(whole):
         assert 1 <= head["effective_keys"] <= 16
         assert -1 <= head["token_similarity"] <= 1
         assert (head["rank_with_dwc"] is None) == (head["core"] == "relu")
+
+
+def test_the_numbers_are_the_library_s(whole):
+    subject = tool.load_subject(MODEL, None, {}, seed=0)
+    image = tool.load_photo(None, subject.input_format, seed=0).input[None]
+    expected = analyze_attention(subject.model, image, ("relu", "own"), blocks=[1], heads=[0, 2]).to_json()
+    assert whole.numbers["heads"] == json.loads(json.dumps(expected["heads"]))
+
+
+def test_the_points_asked_for_are_drawn(monkeypatch, tmp_path):
+    drawn = []
+    monkeypatch.setattr(tool, "draw_attention_sheet", lambda photo, points, *_: drawn.append(points))
+    monkeypatch.setattr(tool, "plot_depth", lambda *_: None)
+    chosen = ("--blocks", "1", "--heads", "0", "--cores", "own", "--query", "3,60.5", "--query", "1,2")
+    Run.of(tmp_path, MODEL, *chosen)
+    assert drawn == [[(3, 60.5), (1, 2)]]
 
 
 def test_the_settings_say_how_to_repeat_it(whole):
