@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any, Protocol
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
+from numpy.typing import NDArray
 
 from flatten_dense.visualization.line_colours import LINE_COLOURS
 
@@ -65,6 +68,8 @@ class HeadNumbers(Protocol):
 def plot_depth(heads: Sequence[HeadNumbers], path: str | Path, title: str = "") -> None:
     """Draw the medians over the heads of each block against the blocks into one PNG, a line for each core.
 
+    Blocks that do not follow each other within a stage are not joined.
+
     Args:
         heads: of the same blocks for each core, block by block; at least one.
         path: the PNG to write.
@@ -75,6 +80,7 @@ def plot_depth(heads: Sequence[HeadNumbers], path: str | Path, title: str = "") 
     figure.suptitle(title, x=0.01, ha="left", fontsize="medium", color="#555555")
     (entropy, keys), (rank, similarity) = figure.subplots(2, 2, sharex=True)
     cores, blocks = (list(dict.fromkeys(names)) for names in ([h.core for h in heads], [h.block for h in heads]))
+    join = partial(_join_neighbours, blocks)
     firsts = [next(head for head in heads if head.block == block) for block in blocks]
     _limit(entropy, [math.log(head.num_keys) for head in firsts], "uniform attention: log M, M")
     _limit(keys, [head.num_keys for head in firsts])
@@ -91,13 +97,13 @@ def plot_depth(heads: Sequence[HeadNumbers], path: str | Path, title: str = "") 
             "marker": "o",
             "markersize": width + 3,
         }
-        entropy.plot(_medians(of_blocks, lambda head: head.entropy), label=core, **style)
-        keys.plot(_medians(of_blocks, lambda head: head.effective_keys), **style)
-        rank.plot(_medians(of_blocks, lambda head: head.rank_attention), **style)
-        similarity.plot(_medians(of_blocks, lambda head: head.token_similarity), **style)
+        entropy.plot(*join(_medians(of_blocks, lambda head: head.entropy)), label=core, **style)
+        keys.plot(*join(_medians(of_blocks, lambda head: head.effective_keys)), **style)
+        rank.plot(*join(_medians(of_blocks, lambda head: head.rank_attention)), **style)
+        similarity.plot(*join(_medians(of_blocks, lambda head: head.token_similarity)), **style)
         both = _medians(of_blocks, lambda head: None if head.rank_with_dwc is None else head.rank_with_dwc.median)
         if not all(map(math.isnan, both)):
-            rank.plot(both, **style | _WITH_CONVOLUTION)
+            rank.plot(*join(both), **style | _WITH_CONVOLUTION)
     rank.plot([], label="with the convolution", color="#555555", **_WITH_CONVOLUTION)
     _finish(entropy, "entropy of a row of weights, nats", blocks)
     _finish(keys, "effective number of keys", blocks)
@@ -114,6 +120,14 @@ def _medians(of_blocks: Sequence[Sequence[HeadNumbers]], number: Callable[[HeadN
     """Medians over the heads of each block; NaN where they have no such number."""
     known = [[value for value in map(number, heads) if value is not None] for heads in of_blocks]
     return [median(values) if values else math.nan for values in known]
+
+
+def _join_neighbours(blocks: Sequence[str], values: Sequence[float]) -> NDArray[np.float64]:
+    """Places and values of a line with a gap, NaN, where two blocks do not follow each other in a stage."""
+    places = [(stage, int(number)) for stage, _, number in (block.rpartition(".") for block in blocks)]
+    gaps = [at for at, (stage, number) in enumerate(places) if at and places[at - 1] != (stage, number - 1)]
+    line = np.array([range(len(values)), values], float)
+    return np.insert(line, gaps, np.nan, axis=1)
 
 
 def _limit(axes: Axes, values: Sequence[float], label: str = "", dashes: str = "--") -> None:

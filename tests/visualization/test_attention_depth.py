@@ -1,13 +1,15 @@
 import math
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
 from flatten_dense.visualization.attention_depth import plot_depth
+from flatten_dense.visualization.line_colours import LINE_COLOURS
 
-BLOCKS = ("stages.0.blocks.0", "stages.1.blocks.0")
+BLOCKS = ("stages.1.blocks.0", "stages.1.blocks.1")
 
 
 def head(core="own", block=BLOCKS[0], entropy=4.0, keys=54.0, rank=8, with_convolution=64.0, similarity=0.5):
@@ -81,5 +83,15 @@ def test_a_block_without_a_convolution_is_a_gap(draw):
 
 
 def test_the_legend_names_every_core(draw):
-    many = [head(f"core {number}") for number in range(9)]
+    many = [head(f"core {number}") for number in range(10)]
     assert draw(many)[1][1:] == [one.core for one in many]
+
+
+def test_ten_cores_have_ten_colours():
+    assert len(set(LINE_COLOURS)) == 10
+
+
+@pytest.mark.parametrize("block", ["stages.1.blocks.2", "stages.2.blocks.0"])
+def test_blocks_that_are_not_neighbours_are_not_joined(block, draw):
+    similarity = draw([head(), head(block=block, similarity=0.4)])[0][3]
+    np.testing.assert_array_equal(similarity, [[0.5, math.nan, 0.4]])
