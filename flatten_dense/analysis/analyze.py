@@ -38,7 +38,7 @@ SOME_CHANNELS = 8
 _AT_ONCE = 2**23
 """Numbers of the matrices that exist at once, one matrix at least."""
 
-_TOLERANCE = 1e-8
+_TOLERANCE = 1e-10
 
 
 def analyze_attention(
@@ -191,8 +191,8 @@ def _look(
     pictures: list[_Pictures] = []
     for own_head, own_channels in groupby(channels, lambda channel: channel // width):
         weights = attention_weights(core, *call[:5], heads=[own_head])[0, 0]
-        rank, values = numerical_rank(weights)
         found, convolved_values = _convolve(core, call, weights, list(own_channels), out)
+        rank, values = numerical_rank(weights)
         ranks.append(float(rank))
         entropies.append(float(row_entropy(weights).mean()))
         keys.append(float(effective_keys(weights).mean()))
@@ -219,16 +219,17 @@ def _convolve(
         matrices, bias = (weights, weights.new_zeros(len(some))) if convolution is None else convolution
         if convolution is not None:
             matrices = matrices + weights
-            rank, singular = numerical_rank(matrices)
-            ranks += rank.tolist()
-            values += singular
         given = (matrices @ call.v[0, :, some].T.unsqueeze(-1)).squeeze(-1) + bias[:, None]
         error = float((given - out[:, some].T).abs().max() / out.abs().max().clamp(min=1))
-        if error > _TOLERANCE:
+        if not error <= _TOLERANCE:  # NaN is wrong, too
             raise RuntimeError(
                 f"the matrix of {type(core).__name__} does not give what the core gives (relative error {error:.1e}): "
                 "correct the rules for it in flatten_dense.analysis, weights_rule and convolution_rule"
             )
+        if convolution is not None:
+            rank, singular = numerical_rank(matrices)
+            ranks += rank.tolist()
+            values += singular
     median = sorted(range(len(ranks)), key=ranks.__getitem__)[len(ranks) // 2] if ranks else None
     return ranks, None if median is None else values[median]
 

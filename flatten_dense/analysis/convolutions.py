@@ -10,17 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from flatten_dense.analysis.core_call import scatter_windows
-from flatten_dense.analysis.matrices import no_rule
 from flatten_dense.backbones.cswin import CrossShapedAttention
 from flatten_dense.layers import (
     FocusedLinearAttention,
     LocallyEnhancedAttention,
     Size,
-    SoftmaxAttention,
     WindowedAttention,
 )
 from flatten_dense.layers.linear_angular_attention import LinearAngularAttention
-from flatten_dense.layers.linear_attention import LinearAttention
 from flatten_dense.layers.windows import WindowLayout
 from flatten_dense.ops.naive import naive_convolution_matrix, naive_interpolation_matrix
 
@@ -37,36 +34,27 @@ def convolution_matrix(
     its channel c.
 
     Args:
-        core: of a type that :func:`convolution_rule` knows, bare or within windows.
+        core: bare or within windows. One whose type has no :func:`convolution_rule` is taken to add nothing.
         q_size: (H, W) of the queries, H * W = N.
         kv_size: (H, W) of keys and values, H * W = M.
         channels: those wanted of C, rising; None for all. In memory are N x M numbers for each.
 
     Returns:
         ``[c, N, M]`` and ``[c]``, in the type of the core's parameters; None if the core adds nothing.
-
-    Raises:
-        ValueError: there is no rule for this type of core.
     """
     return convolution_rule(core, q_size, kv_size, channels)
 
 
 @singledispatch
 def convolution_rule(core: nn.Module, q_size: Size, kv_size: Size, channels: Sequence[int] | None) -> Convolution:
-    """The rules behind :func:`convolution_matrix`, by the type of the core.
+    """The rules behind :func:`convolution_matrix`, by the type of the core; without one it adds nothing.
 
-    For a core of your own that adds nothing::
+    For a core of your own that does::
 
         @convolution_rule.register
         def _(core: MyCore, q_size: Size, kv_size: Size, channels: Sequence[int] | None) -> Convolution:
-            return None
+            return ...  # [c, N, M] and [c]
     """
-    raise ValueError(no_rule("convolution_rule", core))
-
-
-@convolution_rule.register(SoftmaxAttention)
-@convolution_rule.register(LinearAttention)
-def _(core: nn.Module, q_size: Size, kv_size: Size, channels: Sequence[int] | None) -> Convolution:
     return None
 
 

@@ -71,15 +71,10 @@ def weights_rule(core: nn.Module, call: CoreCall, heads: Sequence[int]) -> Tenso
         def _(core: MyCore, call: CoreCall, heads: Sequence[int]) -> Tensor:
             return ...  # [B, len(heads), N, M]
     """
-    raise ValueError(no_rule("weights_rule", core))
-
-
-def no_rule(rules: str, core: nn.Module) -> str:
-    """What to do about a core that has no rule."""
     name = type(core).__name__
-    return (
-        f"no matrix is known for {name}: put @{rules}.register (flatten_dense.analysis) above a function whose first "
-        f"argument is `core: {name}`"
+    raise ValueError(
+        f"no matrix is known for {name}: put @weights_rule.register (flatten_dense.analysis) above a function whose "
+        f"first argument is `core: {name}`"
     )
 
 

@@ -1,11 +1,20 @@
+import math
+
 import pytest
 import timm
 import torch
+from torch import nn
 
-from flatten_dense.analysis import analyze_attention, attention_weights, capture_attention, convolution_matrix
+from flatten_dense.analysis import (
+    analyze_attention,
+    attention_weights,
+    capture_attention,
+    convolution_matrix,
+    weights_rule,
+)
 from flatten_dense.analysis.statistics import effective_keys, numerical_rank, row_entropy, token_similarity
 from flatten_dense.backbones import TimmBackbone
-from flatten_dense.layers import CORE_NAMES, FocusedLinearAttention
+from flatten_dense.layers import CORE_NAMES
 
 IMAGES = torch.randn(2, 3, 48, 80, generator=torch.Generator().manual_seed(0))
 
@@ -139,13 +148,35 @@ def test_weights_that_diverged_are_refused(deit):
         analyze_attention(deit, IMAGES)
 
 
-def test_a_matrix_that_is_not_the_cores_is_refused(deit):
-    class Doubled(FocusedLinearAttention):
-        def forward(self, *arguments, **named):
-            return 2 * super().forward(*arguments, **named)
+class Mean(nn.Module):
+    """Uniform attention: ``weight`` is what its rule takes for a key's, ``added`` what the rule forgets."""
 
-    deit.stages[0].blocks[0].attn.core = Doubled(24, 3, (4, 4))
-    with pytest.raises(RuntimeError, match="the matrix of Doubled does not give what the core gives"):
+    num_heads = 1
+
+    def __init__(self, weight=1 / 15, added=0):
+        super().__init__()
+        self.weight, self.added = weight, added
+
+    def forward(self, q, k, v, *_, **named):
+        return v.mean(dim=1, keepdim=True).expand_as(q) + self.added * v
+
+
+@weights_rule.register
+def _(core: Mean, call, heads):
+    return call.q.new_full((len(call.q), 1, 15, 15), core.weight)
+
+
+def test_a_plain_module_needs_a_rule_for_its_weights_alone(deit):
+    deit.stages[0].blocks[0].attn.core = Mean()
+    (head,) = analyze_attention(deit, IMAGES, blocks=[0]).heads
+    assert (head.rank_attention, head.rank_with_dwc) == (1, None)
+    assert head.entropy == pytest.approx(math.log(15))
+
+
+@pytest.mark.parametrize("core", [Mean(weight=0.067), Mean(weight=math.nan), Mean(added=1e-8)])
+def test_a_matrix_that_is_not_the_cores_is_refused(deit, core):
+    deit.stages[0].blocks[0].attn.core = core
+    with pytest.raises(RuntimeError, match="the matrix of Mean does not give what the core gives"):
         analyze_attention(deit, IMAGES, blocks=[0])
 
 

@@ -1,6 +1,5 @@
 import pytest
 import torch
-from torch import nn
 
 from flatten_dense.analysis import convolution_matrix
 from flatten_dense.backbones.cswin import CrossShapedAttention
@@ -54,8 +53,3 @@ def test_channels_share_the_kernels_of_linear_angular_heads():
 def test_one_direction_alone_can_be_asked_for():
     matrices, biases = convolution_matrix(CrossShapedAttention(C, 2, 2), SIZE, SIZE, [8])
     assert (matrices.shape, biases.shape) == ((1, 12, 12), (1,))
-
-
-def test_an_unknown_core_is_refused_with_what_to_register():
-    with pytest.raises(ValueError, match=r"put @convolution_rule\.register .*`core: Identity`"):
-        convolution_matrix(nn.Identity(), SIZE, SIZE)
