@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any, Protocol
@@ -68,7 +70,7 @@ class HeadNumbers(Protocol):
 def plot_depth(heads: Sequence[HeadNumbers], path: str | Path, title: str = "") -> None:
     """Draw the medians over the heads of each block against the blocks into one PNG, a line for each core.
 
-    Blocks that do not follow each other within a stage are not joined.
+    Blocks between which others were left out are not joined.
 
     Args:
         heads: of the same blocks for each core, block by block; at least one.
@@ -123,9 +125,13 @@ def _medians(of_blocks: Sequence[Sequence[HeadNumbers]], number: Callable[[HeadN
 
 
 def _join_neighbours(blocks: Sequence[str], values: Sequence[float]) -> NDArray[np.float64]:
-    """Places and values of a line with a gap, NaN, where two blocks do not follow each other in a stage."""
-    places = [(stage, int(number)) for stage, _, number in (block.rpartition(".") for block in blocks)]
-    gaps = [at for at, (stage, number) in enumerate(places) if at and places[at - 1] != (stage, number - 1)]
+    """Places and values of a line with a gap, NaN, where a block follows neither its stage's nor the last stage's."""
+    places = [tuple(map(int, re.findall(r"\d+", block))) for block in blocks]
+    gaps = [
+        at
+        for at, (before, here) in enumerate(pairwise(places), 1)
+        if before and here not in ((*before[:-1], before[-1] + 1), (before[0] + 1, 0))
+    ]
     line = np.array([range(len(values)), values], float)
     return np.insert(line, gaps, np.nan, axis=1)
 

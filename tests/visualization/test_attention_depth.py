@@ -91,7 +91,13 @@ def test_ten_cores_have_ten_colours():
     assert len(set(LINE_COLOURS)) == 10
 
 
-@pytest.mark.parametrize("block", ["stages.1.blocks.2", "stages.2.blocks.0"])
+@pytest.mark.parametrize("block", ["stages.1.blocks.1", "stages.2.blocks.0"])
+def test_neighbours_are_joined_also_across_stages(block, draw):
+    similarity = draw([head(), head(block=block, similarity=0.4)])[0][3]
+    assert similarity == [[0.5, 0.4]]
+
+
+@pytest.mark.parametrize("block", ["stages.1.blocks.2", "stages.3.blocks.0", "stages.2.blocks.1"])
 def test_blocks_that_are_not_neighbours_are_not_joined(block, draw):
     similarity = draw([head(), head(block=block, similarity=0.4)])[0][3]
     np.testing.assert_array_equal(similarity, [[0.5, math.nan, 0.4]])
