@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from flatten_dense.analysis.capture import AttentionInputs, part_that_runs, watch_attention
 from flatten_dense.analysis.convolutions import convolution_matrix
 from flatten_dense.analysis.core_call import CoreCall
-from flatten_dense.analysis.matrices import attention_weights, num_heads
+from flatten_dense.analysis.matrices import attention_weights, model_heads, num_heads
 from flatten_dense.analysis.replacement import replace_core, windows_of
 from flatten_dense.analysis.report import Analysis, HeadAnalysis, RankWithConvolution
 from flatten_dense.analysis.statistics import (
@@ -86,7 +86,7 @@ def analyze_attention(
     measured: list[HeadAnalysis] = []
     with torch.no_grad():
         for call in inputs:
-            dim, own_heads = call.q.shape[2], _model_heads(call.core, call.q.shape[2])
+            dim, own_heads = call.q.shape[2], model_heads(call.core)
             for name in cores:
                 core: nn.Module = call.core
                 untrained: tuple[str, ...] = ()
@@ -118,7 +118,7 @@ def _measure(
 ) -> HeadAnalysis:
     """One head of the model, over all images."""
     num_queries, dim = call.q.shape[1:]
-    head_dim = dim // _model_heads(call.core, call.q.shape[2])
+    head_dim = dim // model_heads(call.core)
     of_head = range(head * head_dim, (head + 1) * head_dim)
     chosen = [of_head[channel] for channel in _measured_channels(num_queries, head_dim, channels)]
     numbers = []
@@ -251,20 +251,15 @@ def _check(call: AttentionInputs, heads: Sequence[int] | None, channels: Sequenc
             f"MiB. The limit is max_tokens={max_tokens} queries or keys (--max-tokens): analyse a smaller image "
             "(--image-size), or other blocks (--blocks)"
         )
-    number = _model_heads(call.core, call.q.shape[2])
+    number = model_heads(call.core)
     for what, chosen, count in (("head", heads, number), ("channel", channels, dim // number)):
         wrong = [index for index in chosen or () if not 0 <= index < count]
         if wrong:
             raise ValueError(f"{call.name} has no {what} {wrong[0]}: there are {count}, 0 to {count - 1}")
 
 
-def _model_heads(core: nn.Module, dim: int) -> int:
-    """Heads of the model; where each channel is a head, as in Hydra attention, all of them count as one."""
-    return 1 if num_heads(core) == dim else num_heads(core)
-
-
 def _heads_of(call: AttentionInputs, heads: Sequence[int] | None) -> Sequence[int]:
-    return range(_model_heads(call.core, call.q.shape[2])) if heads is None else heads
+    return range(model_heads(call.core)) if heads is None else heads
 
 
 def _measured_channels(num_queries: int, head_dim: int, channels: Sequence[int] | None) -> Sequence[int]:

@@ -80,14 +80,27 @@ def weights_rule(core: nn.Module, call: CoreCall, heads: Sequence[int]) -> Tenso
 
 def num_heads(core: nn.Module) -> int:
     """Heads of a core, bare or within windows."""
-    if isinstance(core, CrossShapedAttention):
-        return sum(num_heads(half) for half in core.cores)
-    if isinstance(core, WindowedAttention | LocallyEnhancedAttention):
-        return num_heads(core.core)
-    number = getattr(core, "num_heads", None)
+    return sum(_own_heads(bare) for bare in _bare_cores(core))
+
+
+def model_heads(core: nn.Module) -> int:
+    """Heads of the model; a core may have another number, as Hydra attention has one for each channel."""
+    return sum(getattr(bare, "model_heads", None) or _own_heads(bare) for bare in _bare_cores(core))
+
+
+def _own_heads(bare: nn.Module) -> int:
+    number = getattr(bare, "num_heads", None)
     if not isinstance(number, int):
-        raise ValueError(f"{type(core).__name__} has no attribute num_heads to say how many matrices it has")
+        raise ValueError(f"{type(bare).__name__} has no attribute num_heads to say how many matrices it has")
     return number
+
+
+def _bare_cores(core: nn.Module) -> list[nn.Module]:
+    if isinstance(core, CrossShapedAttention):
+        return [bare for half in core.cores for bare in _bare_cores(half)]
+    if isinstance(core, WindowedAttention | LocallyEnhancedAttention):
+        return _bare_cores(core.core)
+    return [core]
 
 
 @weights_rule.register

@@ -86,10 +86,16 @@ def test_a_core_with_a_head_for_each_channel_is_averaged_over_those_of_the_model
     torch.testing.assert_close(head.weights, matrices[0].float())
 
 
-def test_all_channels_of_a_hydra_model_count_as_one_head():
-    model = timm.create_model("flatten_deit_test", attention="hydra", num_heads=3)
-    own, softmax = analyze_attention(model, IMAGES[:1], ("own", "softmax"), [0]).heads
-    assert (own.head_dim, softmax.head_dim) == (24, 24)
+@pytest.mark.parametrize("family", ["deit", "cswin"])
+def test_a_hydra_model_is_compared_by_the_heads_of_the_model(family):
+    options = {} if family == "cswin" else {"num_heads": 3}
+    heads = analyze_attention(
+        timm.create_model(f"flatten_{family}_test", attention="hydra", **options), IMAGES[:1], ("own", "relu"), [-1]
+    ).heads
+    like = analyze_attention(timm.create_model(f"flatten_{family}_test", **options), IMAGES[:1], blocks=[-1]).heads
+    own, relu = ([head for head in heads if head.core == core] for core in ("own", "relu"))
+    assert [head.head_dim for head in own] == [head.head_dim for head in relu] == [head.head_dim for head in like]
+    assert all(head.rank_attention <= head.head_dim for head in relu)
 
 
 def test_ranks_of_larger_blocks_are_of_some_channels():
