@@ -44,7 +44,7 @@ _TOLERANCE = 1e-10
 def analyze_attention(
     model: nn.Module,
     images: Tensor,
-    cores: Sequence[str] = (OWN,),
+    cores: str | Sequence[str] = (OWN,),
     blocks: Sequence[int] | None = None,
     heads: Sequence[int] | None = None,
     channels: Sequence[int] | None = None,
@@ -61,9 +61,9 @@ def analyze_attention(
         cores: ``"own"`` for the model's, others by the names that :func:`flatten_dense.layers.make_core` takes. Others
             get the queries, keys and values of the own, its parameters of the same name and shape, and its windows.
         blocks: indices in the order of the model, from the end where negative; None for all.
-        heads: of each block; None for all.
-        channels: of each head, that ranks with the convolution are measured of; None for all of them in blocks of up to
-            256 tokens, and for 8 evenly spread in larger ones.
+        heads: of each block, from the end where negative; None for all.
+        channels: of each head, from the end where negative, that ranks with the convolution are measured of; None for
+            all of them in blocks of up to 256 tokens, and for 8 evenly spread in larger ones.
         max_tokens: a block of more queries or keys is refused.
         progress: called with the heads measured and all heads, each core's by itself.
 
@@ -72,6 +72,8 @@ def analyze_attention(
             block has too many tokens, or its numbers are not finite.
         RuntimeError: the rule for a core is wrong.
     """
+    cores = list(dict.fromkeys([cores] if isinstance(cores, str) else cores))
+    _refuse_nothing(images=images, cores=cores, blocks=blocks, heads=heads, channels=channels)
     for name in cores:
         if name != OWN:
             split_core_name(name)
@@ -85,16 +87,10 @@ def analyze_attention(
     total = len(cores) * sum(len(_heads_of(call, heads)) for call in inputs)
     measured: list[HeadAnalysis] = []
     with torch.no_grad():
-        for call in inputs:
-            dim, own_heads = call.q.shape[2], model_heads(call.core)
-            for name in cores:
-                core: nn.Module = call.core
-                untrained: tuple[str, ...] = ()
-                if name != OWN:
-                    core, untrained = replace_core(call.core, name, dim, own_heads, call.kv_size)
-                for head in _heads_of(call, heads):
-                    measured.append(_measure(call, name, core, untrained, head, channels))
-                    progress(len(measured), total)
+        for call, name, core, untrained in [(call, name, *_core_for(call, name)) for call in inputs for name in cores]:
+            for head in _heads_of(call, heads):
+                measured.append(_measure(call, name, core, untrained, head, channels))
+                progress(len(measured), total)
     settings = {
         "cores": list(cores),
         "blocks": [call.name for call in inputs],
@@ -106,6 +102,24 @@ def analyze_attention(
         "versions": {package: version(package) for package in ("flatten-dense", "torch", "timm")},
     }
     return Analysis(measured, settings)
+
+
+def _core_for(call: AttentionInputs, name: str) -> tuple[nn.Module, tuple[str, ...]]:
+    """The core of this name for a block, tried once, and its parameters that are not the model's.
+
+    Raises:
+        ValueError: it cannot stand in this block.
+    """
+    if name == OWN:
+        return call.core, ()
+    try:
+        core, untrained = replace_core(call.core, name, call.q.shape[2], model_heads(call.core), call.kv_size)
+        core(call.q[:1], call.k[:1], call.v[:1], call.q_size, call.kv_size)
+    except ValueError as error:
+        raise ValueError(
+            f"{name} cannot stand in {call.name}: {error}; leave it out (--cores), or take other blocks (--blocks)"
+        ) from error
+    return core, untrained
 
 
 def _measure(
@@ -253,19 +267,28 @@ def _check(call: AttentionInputs, heads: Sequence[int] | None, channels: Sequenc
         )
     number = model_heads(call.core)
     for what, chosen, count in (("head", heads, number), ("channel", channels, dim // number)):
-        wrong = [index for index in chosen or () if not 0 <= index < count]
+        wrong = [index for index in chosen or () if not -count <= index < count]
         if wrong:
-            raise ValueError(f"{call.name} has no {what} {wrong[0]}: there are {count}, 0 to {count - 1}")
+            raise ValueError(
+                f"{call.name} has no {what} {wrong[0]}: there are {count}, 0 to {count - 1} or -{count} to -1"
+            )
+
+
+def _refuse_nothing(**given: Sequence[object] | Tensor | None) -> None:
+    for what, chosen in given.items():
+        if chosen is not None and not len(chosen):
+            raise ValueError(f"{what} must hold at least one, got none")
 
 
 def _heads_of(call: AttentionInputs, heads: Sequence[int] | None) -> Sequence[int]:
-    return range(model_heads(call.core)) if heads is None else heads
+    count = model_heads(call.core)
+    return range(count) if heads is None else list(dict.fromkeys(head % count for head in heads))
 
 
 def _measured_channels(num_queries: int, head_dim: int, channels: Sequence[int] | None) -> Sequence[int]:
     """Those of a head that ranks are measured of, rising."""
     if channels is not None:
-        return sorted(set(channels))
+        return sorted({channel % head_dim for channel in channels})
     if num_queries <= ALL_CHANNELS_UP_TO or head_dim <= SOME_CHANNELS:
         return range(head_dim)
     return [round(step * (head_dim - 1) / (SOME_CHANNELS - 1)) for step in range(SOME_CHANNELS)]

@@ -138,7 +138,11 @@ def test_a_block_of_too_many_tokens_is_refused_before_any_matrix_is_made(deit, m
     [
         ({"cores": ("own", "linformer")}, "no attention is called 'linformer'; expected focused"),
         ({"heads": [3]}, r"stages\.0\.blocks\.0 has no head 3: there are 3, 0 to 2"),
-        ({"heads": [-1]}, "no head -1"),
+        ({"heads": [-4]}, "no head -4"),
+        ({"heads": []}, "heads must hold at least one"),
+        ({"blocks": []}, "blocks must hold at least one"),
+        ({"channels": []}, "channels must hold at least one"),
+        ({"cores": ()}, "cores must hold at least one"),
         ({"channels": [8]}, "no channel 8: there are 8, 0 to 7"),
         ({"blocks": [4]}, "no block 4: the model has 4"),
     ],
@@ -146,6 +150,29 @@ def test_a_block_of_too_many_tokens_is_refused_before_any_matrix_is_made(deit, m
 def test_what_is_not_there_is_refused(deit, options, words):
     with pytest.raises(ValueError, match=words):
         analyze_attention(deit, IMAGES, **options)
+
+
+def test_no_images_are_refused(deit):
+    with pytest.raises(ValueError, match="images must hold at least one"):
+        analyze_attention(deit, IMAGES[:0])
+
+
+def test_what_is_named_twice_or_from_the_end_is_measured_once(deit):
+    analysis = analyze_attention(deit, IMAGES[:1], ("own", "own"), blocks=[0, -4], heads=[2, -1], channels=[-1, 7])
+    assert [(head.core, head.block, head.head) for head in analysis.heads] == [("own", "stages.0.blocks.0", 2)]
+    assert analysis.heads[0].rank_with_dwc.channels == 1
+
+
+def test_one_core_may_be_named_without_a_list(deit):
+    (head,) = analyze_attention(deit, IMAGES[:1], "relu", blocks=[0], heads=[0]).heads
+    assert head.core == "relu"
+
+
+def test_a_core_that_cannot_stand_in_a_block_is_refused_before_anything_is_measured():
+    model, done = timm.create_model("flatten_pvt_test", linear_sr_ratios=(1, 1, 2, 1)), []
+    with pytest.raises(ValueError, match=r"linear_angular cannot stand in stages\.2\.blocks\.0: .*one grid.*--cores"):
+        analyze_attention(model, IMAGES, ("own", "linear_angular"), progress=lambda *counts: done.append(counts))
+    assert not done
 
 
 def test_weights_that_diverged_are_refused(deit):
