@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -15,30 +14,18 @@ from flatten_dense.backbones.dense_maps import DenseMaps
 from flatten_dense.backbones.staged import StagedBackbone
 from flatten_dense.backbones.timm_model import TimmModel
 from flatten_dense.backbones.weights.apply import checked_report, write_values
+from flatten_dense.backbones.weights.block_parts import BlockParts
 from flatten_dense.backbones.weights.classifier import fit_classifier
 from flatten_dense.backbones.weights.files import Weights
 from flatten_dense.backbones.weights.plain import load_plain
 from flatten_dense.backbones.weights.report import Kind, WeightReport, WeightRow
 from flatten_dense.backbones.weights.sources import fetch_weights
 from flatten_dense.backbones.weights.tables import TABLES, fit_table
-from flatten_dense.layers import ReluLinearAttention, Size, as_size
+from flatten_dense.layers import Size, as_size
 
 _FIRST_CONV = "stages.0.patch_embed.proj.weight"
 _FIRST_CONV_ANYWHERE = re.compile(r"(.*?)(?:stages\.0\.)?(?:patch_embed1?\.proj|stage1_conv_embed\.0)\.weight")
 _BLOCK = re.compile(r"stages\.(\d+)\.blocks\.(\d+)\.")
-_ATTENTION_PART = re.compile(
-    r"(stages\.\d+\.blocks\.\d+)\.attn\.(?:core\.|cores\.\d+\.)*"
-    r"(positional_encoding|scale|dwc|relative_position_bias_table|sr|norm|lepe)\b"
-)
-_OWN_PARTS = ("positional_encoding", "scale", "dwc")
-_KINDS = {
-    frozenset(_OWN_PARTS): "linear attention",
-    frozenset(["positional_encoding", "scale"]): "linear attention without a convolution",
-    frozenset(["dwc"]): "linear angular attention",
-    frozenset[str](): "attention without parts of its own",  # ReLU's, softmax within the whole map
-}
-_FORM_PARTS = ("relative_position_bias_table", "sr", "norm")  # of windows or of reduced keys, in either attention
-_MLP_CONVOLUTION = re.compile(r"(stages\.\d+\.blocks\.\d+)\.mlp\.dwconv\.")
 _NORM = re.compile(r"(?:stages\.\d+\.)?norm\.|norms\.\d+\.")  # absent where only maps were wanted, or other ones
 
 
@@ -124,12 +111,7 @@ class _Fit:
         self.given |= self._place_norms(norms)
         self.classifier = {name: self.given.pop(name) for name in list(self.given) if name.startswith("head.")}
         self.head = {name: self.wanted.pop(name) for name in list(self.wanted) if name.startswith("head.")}
-        self.parts_given, self.parts_here = _own_parts(self.given), _own_parts(self.wanted)
-        self.relu_here = {
-            name.partition(".attn.")[0]
-            for name, module in backbone.named_modules()
-            if isinstance(module, ReluLinearAttention)
-        }
+        self.parts = BlockParts(self.given, backbone)
 
     def place(self) -> None:
         """Give each tensor of the source its place, and each of the model its value."""
@@ -256,8 +238,7 @@ class _Fit:
                 return
             tensor, kind = adapt_input_conv(expected[1], tensor), "adapted"
             detail = f"{received[1]} image channels -> {expected[1]}"
-        part = _ATTENTION_PART.match(name)
-        if tensor.shape != parameter.shape and part and self._has_other_attention(part[1]):
+        if tensor.shape != parameter.shape and self.parts.differ(name):
             self._note("dropped", name, self._why_without_place(name) or "", tensor)
             self._leave_fresh(name, parameter)
             return
@@ -274,36 +255,11 @@ class _Fit:
             return "the model ends before this stage"
         if _NORM.match(name):
             return "the model does not normalise there"
-        if self._may_lack(name):
-            return "this block's MLP has no convolution"
-        part = _ATTENTION_PART.match(name)
-        if part is None:
-            return None
-        if part[2] in _FORM_PARTS:
-            return "this block's attention has no such part"
-        if self._has_other_attention(part[1]):
-            return f"belongs to {_KINDS[self.parts_given[part[1]]]}; this block has {_KINDS[self.parts_here[part[1]]]}"
-        return None
-
-    def _has_other_attention(self, block: str) -> bool:
-        """Whether the file's block and the model's have different attention, both as they should be."""
-        given = self.parts_given[block]
-        return given in _KINDS and given != self.parts_here[block]
-
-    def _may_lack(self, name: str) -> bool:
-        """Whether a tensor is of an MLP's convolution, and its block's attention may be the enhanced one."""
-        match = _MLP_CONVOLUTION.match(name)
-        if match is None:
-            return False
-        return match[1] in self.relu_here if name in self.wanted else not self.parts_given[match[1]]
+        return self.parts.why_dropped(name)
 
     def _leave_fresh(self, name: str, parameter: Tensor) -> None:
-        part = _ATTENTION_PART.match(name)
-        if part and self._has_other_attention(part[1]):
-            why = f"the file's block has {_KINDS[self.parts_given[part[1]]]}"
-        elif _NORM.match(name) or self._may_lack(name) or (part and part[2] in _FORM_PARTS):
-            why = "the file has none"
-        else:
+        why = "the file has none" if _NORM.match(name) else self.parts.why_fresh(name)
+        if why is None:
             self.misfits.append(f"it lacks {name}, {tuple(parameter.shape)} in the model")
             return
         self._note("re-initialised", name, why, parameter)
@@ -335,15 +291,6 @@ def _depths(names: Iterable[str]) -> dict[int, int]:
     """Blocks of each stage."""
     blocks = {(int(match[1]), int(match[2])) for match in map(_BLOCK.match, names) if match}
     return {stage: sum(index == stage for index, _ in blocks) for stage, _ in sorted(blocks)}
-
-
-def _own_parts(names: Iterable[str]) -> defaultdict[str, frozenset[str]]:
-    """Which parameters the attention of each block has that no projection has."""
-    parts: defaultdict[str, frozenset[str]] = defaultdict(frozenset)
-    for match in map(_ATTENTION_PART.match, names):
-        if match and match[2] in _OWN_PARTS:
-            parts[match[1]] |= {match[2]}
-    return parts
 
 
 def _some(names: Iterable[str]) -> str:
