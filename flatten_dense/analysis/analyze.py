@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from flatten_dense.analysis.capture import AttentionInputs, part_that_runs, watch_attention
 from flatten_dense.analysis.convolutions import convolution_matrix
-from flatten_dense.analysis.core_call import CoreCall
 from flatten_dense.analysis.matrices import attention_weights, model_heads, num_heads
 from flatten_dense.analysis.replacement import replace_core, windows_of
 from flatten_dense.analysis.report import Analysis, HeadAnalysis, RankWithConvolution
@@ -87,9 +86,9 @@ def analyze_attention(
     total = len(cores) * sum(len(_heads_of(call, heads)) for call in inputs)
     measured: list[HeadAnalysis] = []
     with torch.no_grad():
-        for call, name, core, untrained in [(call, name, *_core_for(call, name)) for call in inputs for name in cores]:
+        for name, call, untrained in [(name, *_call_with(name, call)) for call in inputs for name in cores]:
             for head in _heads_of(call, heads):
-                measured.append(_measure(call, name, core, untrained, head, channels))
+                measured.append(_measure(call, name, untrained, head, channels))
                 progress(len(measured), total)
     settings = {
         "cores": list(cores),
@@ -104,31 +103,26 @@ def analyze_attention(
     return Analysis(measured, settings)
 
 
-def _core_for(call: AttentionInputs, name: str) -> tuple[nn.Module, tuple[str, ...]]:
-    """The core of this name for a block, tried once, and its parameters that are not the model's.
+def _call_with(name: str, call: AttentionInputs) -> tuple[AttentionInputs, tuple[str, ...]]:
+    """The call with a core of this name and what it gives, and the core's parameters that are not the model's.
 
     Raises:
         ValueError: it cannot stand in this block.
     """
     if name == OWN:
-        return call.core, ()
+        return call, ()
     try:
         core, untrained = replace_core(call.core, name, call.q.shape[2], model_heads(call.core), call.kv_size)
-        core(call.q[:1], call.k[:1], call.v[:1], call.q_size, call.kv_size)
+        output = core(call.q, call.k, call.v, call.q_size, call.kv_size)
     except ValueError as error:
         raise ValueError(
             f"{name} cannot stand in {call.name}: {error}; leave it out (--cores), or take other blocks (--blocks)"
         ) from error
-    return core, untrained
+    return call._replace(core=core, output=output), untrained
 
 
 def _measure(
-    call: AttentionInputs,
-    name: str,
-    core: nn.Module,
-    untrained: tuple[str, ...],
-    head: int,
-    channels: Sequence[int] | None,
+    call: AttentionInputs, name: str, untrained: tuple[str, ...], head: int, channels: Sequence[int] | None
 ) -> HeadAnalysis:
     """One head of the model, over all images."""
     num_queries, dim = call.q.shape[1:]
@@ -137,8 +131,8 @@ def _measure(
     chosen = [of_head[channel] for channel in _measured_channels(num_queries, head_dim, channels)]
     numbers = []
     for image in range(len(call.q)):
-        q, k, v = (x[image : image + 1] for x in (call.q, call.k, call.v))
-        own, pictures = _look(core, call.name, CoreCall(q, k, v, call.q_size, call.kv_size), of_head, chosen)
+        q, k, v, output = (x[image : image + 1] for x in (call.q, call.k, call.v, call.output))
+        own, pictures = _look(call._replace(q=q, k=k, v=v, output=output), of_head, chosen)
         numbers.append(own)
         if image == 0:
             first = pictures
@@ -157,7 +151,7 @@ def _measure(
         head_dim=head_dim,
         q_size=call.q_size,
         kv_size=call.kv_size,
-        windows=windows_of(core, call.q_size),
+        windows=windows_of(call.core, call.q_size),
         untrained=untrained,
         weights=first.weights.float(),
         histogram=(HISTOGRAM_EDGES, weight_histogram(first.weights)),
@@ -185,27 +179,25 @@ class _Pictures(NamedTuple):
     convolved_values: Tensor | None
 
 
-def _look(
-    core: nn.Module, block: str, call: CoreCall, of_head: range, channels: Sequence[int]
-) -> tuple[_Numbers, _Pictures]:
+def _look(call: AttentionInputs, of_head: range, channels: Sequence[int]) -> tuple[_Numbers, _Pictures]:
     """One head and one image.
 
     Args:
-        core: perhaps with several heads in the place of one, such as Hydra attention.
-        block: its name.
-        call: for the image.
+        call: for the image; its core may have several heads in the place of one, such as Hydra attention.
         of_head: channels of the head.
         channels: some of them, that ranks are measured of.
     """
-    out = core(*call)[0]
+    core, out = call.core, call.output[0]
     if not out.isfinite().all():
-        raise ValueError(f"block {block}: {type(core).__name__} gives numbers that are not finite for these weights")
+        raise ValueError(
+            f"block {call.name}: {type(core).__name__} gives numbers that are not finite for these weights"
+        )
     width = out.shape[1] // num_heads(core)
     ranks, entropies, keys, convolved_ranks = [], [], [], []
     pictures: list[_Pictures] = []
     for own_head, own_channels in groupby(channels, lambda channel: channel // width):
-        weights = attention_weights(core, *call[:5], heads=[own_head])[0, 0]
-        found, convolved_values = _convolve(core, call, weights, list(own_channels), out)
+        weights = attention_weights(core, call.q, call.k, call.v, call.q_size, call.kv_size, [own_head])[0, 0]
+        found, convolved_values = _convolve(call, weights, list(own_channels))
         rank, values = numerical_rank(weights)
         ranks.append(float(rank))
         entropies.append(float(row_entropy(weights).mean()))
@@ -216,14 +208,13 @@ def _look(
     return _Numbers(fmean(ranks), fmean(entropies), fmean(keys), similarity, convolved_ranks), pictures[0]
 
 
-def _convolve(
-    core: nn.Module, call: CoreCall, weights: Tensor, channels: list[int], out: Tensor
-) -> tuple[list[int], Tensor | None]:
+def _convolve(call: AttentionInputs, weights: Tensor, channels: list[int]) -> tuple[list[int], Tensor | None]:
     """Ranks of A + B over the channels, and the singular values for the channel of median rank; nothing without B.
 
     Raises:
         RuntimeError: A + B is not what the core computes.
     """
+    core, out = call.core, call.output[0]
     ranks: list[int] = []
     values: list[Tensor] = []
     at_once = max(1, _AT_ONCE // weights.numel())
